@@ -1,0 +1,1 @@
+"""The language that queuectld, its workers and its clients speak. No I/O in here."""

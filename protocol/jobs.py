@@ -1,0 +1,196 @@
+"""What the queue is about: a job as asked for, a job as it is, its attempts, and the workers."""
+
+from __future__ import annotations
+
+import enum
+import re
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+MAX_ARGUMENT_BYTES = 128 * 1024 - 1
+"""Linux takes no longer string in an argument vector or environment (MAX_ARG_STRLEN, with its NUL)."""
+
+MIN_TIMEOUT = 0.01
+"""Seconds. A shorter timeout would end a job before its program was loaded."""
+
+MAX_SECONDS = 315_360_000
+"""Ten years: no delay or timeout is longer."""
+
+Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[A-Za-z0-9._-]+\Z")]
+QueueName = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[A-Za-z0-9._-]+\Z")]
+Priority = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
+Retries = Annotated[int, Meta(ge=0, le=10_000)]
+Seconds = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
+Label = Annotated[str, Meta(max_length=200)]
+AttemptNumber = Annotated[int, Meta(ge=1, le=2**31)]
+
+_VARIABLE_NAME = re.compile(r"[^=\0]+")
+
+
+class JobState(enum.StrEnum):
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+WAITING = (JobState.PENDING, JobState.FAILED)
+"""States that a worker may take a job from, once its `run_at` has come."""
+
+ENDED = (JobState.COMPLETED, JobState.DEAD, JobState.CANCELLED)
+"""States in which nothing more happens by itself."""
+
+
+class Outcome(enum.StrEnum):
+    """How an attempt ended."""
+
+    COMPLETED = "completed"  # exit code 0
+    FAILED = "failed"  # another exit code, a signal, or it could not be started
+    TIMEOUT = "timeout"  # ended by its worker after `timeout` seconds
+    LOST = "lost"  # its worker vanished or fell silent: "worker lost"
+    CANCELLED = "cancelled"  # ended because a person said so
+    INTERRUPTED = "interrupted"  # ended by a shutdown; does not count
+
+
+class JobSpec(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """A job as it is asked for: the fields of `queuectl enqueue '{...}'`.
+
+    Exactly one of `command` and `argv` is given. Two specs are the same content if all their fields are equal.
+
+    Raises:
+        ValueError: on decoding or `check()`, with the field named, where a value can't be run.
+    """
+
+    id: Id | None = None
+    """Letters, digits, `.`, `_`, `-`; at most 128. The client makes one where none is given."""
+    command: str | None = None
+    """Run by `/bin/sh -c`."""
+    argv: list[str] | None = None
+    """Executed as it is, without a shell. `argv[0]` is looked up in the job's PATH."""
+    queue: QueueName = "default"
+    priority: Priority = 0
+    """Higher runs first."""
+    max_retries: Retries | None = None
+    """Executions in all, the first included; 0 and 1 both mean one. None: the setting `max_retries`."""
+    timeout: Seconds | None = None
+    """Seconds an attempt may take, 0 is no limit, else at least 0.01. None: the setting `job_timeout`."""
+    delay: Seconds = 0
+    """Seconds before it may first run."""
+    label: Label = ""
+    """A remark for people, shown in lists."""
+    cwd: str | None = None
+    """An absolute path. None: the home of the daemon's user."""
+    env: dict[str, str] | None = None
+    """Variables, on top of a small clean base."""
+    exact_env: bool = False
+    """`env` is the whole environment: the clean base is left out. The client says this for `--` and `-c`."""
+
+    def __post_init__(self) -> None:
+        if (self.command is None) == (self.argv is None):
+            raise ValueError("give exactly one of `command` and `argv`")
+        if self.command is not None:
+            if not self.command.strip():
+                raise ValueError("`command` is empty")
+            _check_string(self.command, "command")
+        if self.argv is not None:
+            if not self.argv or not self.argv[0]:
+                raise ValueError("`argv` is empty")
+            for argument in self.argv:
+                _check_string(argument, "argv")
+        if self.timeout is not None and 0 < self.timeout < MIN_TIMEOUT:
+            raise ValueError(f"`timeout` is 0 (none) or at least {MIN_TIMEOUT} seconds")
+        if self.cwd is not None:
+            if not self.cwd.startswith("/"):
+                raise ValueError("`cwd` is not an absolute path")
+            _check_string(self.cwd, "cwd")
+        for name, value in (self.env or {}).items():
+            if not _VARIABLE_NAME.fullmatch(name):
+                raise ValueError("`env` has a variable whose name is empty or has `=` or NUL in it")
+            _check_string(f"{name}={value}", "env")
+
+
+def _check_string(value: str, field: str) -> None:
+    if "\0" in value:
+        raise ValueError(f"`{field}` has a NUL byte in it")
+    if len(value) > MAX_ARGUMENT_BYTES // 4 and len(value.encode()) > MAX_ARGUMENT_BYTES:
+        raise ValueError(f"`{field}` has a string of over {MAX_ARGUMENT_BYTES} bytes, which Linux can't execute")
+
+
+class Attempt(Struct, frozen=True):
+    """One execution of a job, as `show` tells it. Times are UTC."""
+
+    number: int
+    worker: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    outcome: Outcome | None = None
+    """None while it runs."""
+    exit_code: int | None = None
+    """128 + n after signal n, as a shell says it."""
+    signal: int | None = None
+    error: str | None = None
+    """Why it failed, where there is more to say than the exit code."""
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """A job as it is. Times are UTC. `command` or `argv` is there, as it was asked for; `attempts` counts the
+    started executions since it was enqueued or retried from the DLQ."""
+
+    id: str
+    queue: str
+    state: JobState
+    command: str | UnsetType = UNSET
+    argv: list[str] | UnsetType = UNSET
+    priority: int
+    attempts: int
+    max_retries: int
+    timeout: float
+    label: str = ""
+    cwd: str | None = None
+    run_at: datetime
+    """Not started before. Of an ended job: when it last could be."""
+    created_at: datetime
+    updated_at: datetime
+    exit_code: int | None = None
+    """Of the last attempt that ended."""
+    error: str | None = None
+    """Of the last attempt that ended."""
+    cancelling: bool = False
+    """A person cancelled it; its processes are being ended."""
+    env: dict[str, str] | UnsetType = UNSET
+    """Only where asked for: environments hold secrets."""
+    history: list[Attempt] | UnsetType = UNSET
+    """Every attempt, oldest first; only in `job.get`."""
+
+
+class WorkerState(enum.StrEnum):
+    STARTING = "starting"  # spawned, not attached yet
+    IDLE = "idle"
+    BUSY = "busy"
+    STOPPING = "stopping"  # runs its last attempt
+    DETACHED = "detached"  # alive, but not connected to this daemon (yet)
+    ENDING = "ending"  # vanished or silent: its processes are being ended
+
+
+class Worker(Struct, frozen=True):
+    """A worker process, as `worker list` and `status` tell it."""
+
+    id: str
+    pid: int
+    state: WorkerState
+    job: str | None
+    """The id of the job that it runs."""
+    attempt: int | None
+    started_at: datetime
+    """When the process was started, UTC."""
+    job_started_at: datetime | None = None
+
+
+def spec_decoder() -> msgspec.json.Decoder[JobSpec]:
+    """A decoder for one JSON job, as `enqueue` takes it."""
+    return msgspec.json.Decoder(JobSpec)

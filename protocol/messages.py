@@ -1,0 +1,410 @@
+"""Every method of the wire: one struct for what it takes, one for what it answers, and METHODS that pairs them.
+
+The daemon's handlers, the client and docs/protocol.md are checked against this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from protocol.jobs import AttemptNumber, Job, JobSpec, JobState, Outcome, QueueName, Seconds, Worker
+
+JobRef = Annotated[str, Meta(min_length=1, max_length=128)]
+"""A job's id, or a prefix of it that no other id has."""
+JobRefs = Annotated[list[JobRef], Meta(min_length=1, max_length=10_000)]
+PageSize = Annotated[int, Meta(ge=1, le=1000)]
+Cursor = Annotated[str, Meta(max_length=64)]
+WorkerId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[a-z0-9-]+\Z")]
+SettingKey = Annotated[str, Meta(min_length=1, max_length=64)]
+SettingValue = int | float | str
+MAX_WORKERS = 4096
+
+
+class _Params(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True, kw_only=True):
+    """Unknown parameters are refused: a misspelt one must not be ignored."""
+
+
+class _Result(Struct, frozen=True, kw_only=True):
+    """Unknown fields of an answer are passed over: a newer daemon may say more."""
+
+
+class NoParams(_Params):
+    pass
+
+
+# --- server ---------------------------------------------------------------------------------------------------------
+
+
+class ServerInfo(_Result):
+    version: str
+    protocol: int
+    """A client of another number must not go on."""
+    pid: int
+    started_at: datetime
+    generation: int
+    """How often this process has re-executed itself since it was started."""
+    state_dir: str
+    socket: str
+    containment: str
+    """How process trees are held together: `cgroup` or `subreaper`."""
+    stopping: bool
+
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+class EnqueueParams(_Params):
+    jobs: Annotated[list[JobSpec], Meta(min_length=1, max_length=10_000)]
+    """Each with an `id`, or the daemon makes one; all are enqueued or none."""
+
+
+class EnqueueResult(_Result):
+    ids: list[str]
+
+
+class JobGetParams(_Params):
+    id: JobRef
+    env: bool = False
+    """Include the environment."""
+
+
+class JobListParams(_Params):
+    state: JobState | None = None
+    """None: all states."""
+    queue: QueueName | None = None
+    limit: PageSize = 100
+    after: Cursor | None = None
+    """`next` of the page before."""
+
+
+class JobPage(_Result):
+    jobs: list[Job]
+    """Newest first."""
+    next: str | None
+    """None: this was the last page."""
+
+
+class JobIdsParams(_Params):
+    ids: JobRefs
+
+
+class JobSummary(_Result):
+    """As little of a job as a program needs to go on."""
+
+    id: str
+    state: JobState
+    exit_code: int | None = None
+    error: str | None = None
+
+
+class JobSummaries(_Result):
+    jobs: list[JobSummary]
+    """In the order asked for."""
+
+
+class JobWaitParams(_Params):
+    ids: JobRefs
+    timeout: Seconds | None = None
+    """Seconds after which the answer comes whatever the states are. None: no limit."""
+
+
+class JobLogsParams(_Params):
+    id: JobRef
+    attempt: AttemptNumber | None = None
+    """None: the newest."""
+    offset: Annotated[int, Meta(ge=0)] = 0
+    """Bytes from the start of the log."""
+    tail: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    """Start so that this many lines remain; `offset` is not used then."""
+    follow: bool = False
+    """Where there is nothing to read yet, answer only when there is, or when the attempt has ended. An attempt that has not begun is waited for."""
+    base64: bool = False
+    """Answer with `base64` instead of `text`: exact also where the output is not UTF-8."""
+
+
+class JobLogs(_Result):
+    attempt: int | None
+    """None: no attempt was started, and none will be."""
+    offset: int
+    """Where this piece begins: later than asked for if older output was dropped."""
+    next: int
+    """`offset` of the next call."""
+    end: bool
+    """The attempt has ended and this piece reaches its end."""
+    text: str | None = None
+    base64: str | None = None
+    dropped: bool = False
+    """Output before `offset` was dropped, because the log reached its limit."""
+
+
+# --- dead letter queue ----------------------------------------------------------------------------------------------
+
+
+class DlqListParams(_Params):
+    queue: QueueName | None = None
+    limit: PageSize = 100
+    after: Cursor | None = None
+
+
+class DlqRetryParams(_Params):
+    """Either `ids` or `all`."""
+
+    ids: JobRefs | None = None
+    all: bool = False
+
+
+class DlqPurgeParams(_Params):
+    """Either `ids` or `all`."""
+
+    ids: JobRefs | None = None
+    all: bool = False
+
+
+class CountResult(_Result):
+    count: int
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+class Setting(_Result):
+    key: str
+    value: SettingValue
+    default: SettingValue
+    is_set: bool
+    """False: the value is the default."""
+    description: str
+
+
+class ConfigListResult(_Result):
+    settings: list[Setting]
+
+
+class ConfigKeyParams(_Params):
+    key: SettingKey
+
+
+class ConfigSetParams(_Params):
+    key: SettingKey
+    value: SettingValue
+    """A string is read as the setting's type."""
+
+
+# --- workers --------------------------------------------------------------------------------------------------------
+
+
+class WorkerListResult(_Result):
+    workers: list[Worker]
+    desired: int
+    """The pool size last asked for."""
+
+
+class WorkerStartParams(_Params):
+    count: Annotated[int, Meta(ge=1, le=MAX_WORKERS)]
+
+
+class WorkerStartResult(_Result):
+    ids: list[str]
+    """The new ones."""
+    desired: int
+
+
+class WorkerStopParams(_Params):
+    ids: Annotated[list[WorkerId], Meta(max_length=MAX_WORKERS)] | None = None
+    """None: all."""
+    now: bool = False
+    """End their running attempts; those jobs go back to `pending`, and the attempt does not count."""
+
+
+class WorkerStopResult(_Result):
+    ids: list[str]
+    desired: int
+
+
+# --- what only workers call -----------------------------------------------------------------------------------------
+
+
+class Lease(Struct, frozen=True):
+    """A worker's exclusive right to run one attempt, and all that it needs for it."""
+
+    job: int
+    """The job's internal number: paths are made of it, never of its id."""
+    attempt: int
+    token: str
+    """The fence: an outcome that does not carry it is refused."""
+    id: str
+    queue: str
+    max_retries: int
+    timeout: float
+    """Seconds, 0 is none."""
+    log_max_bytes: int
+    """0 is no limit."""
+    command: str | None = None
+    argv: list[str] | None = None
+    cwd: str | None = None
+    env: dict[str, str] | None = None
+    exact_env: bool = False
+
+
+class AttemptRef(Struct, frozen=True):
+    job: int
+    attempt: int
+    token: str
+
+
+class AttemptResult(Struct, frozen=True):
+    """What a worker says of an attempt that ended; also the content of an exit record."""
+
+    job: int
+    attempt: int
+    token: str
+    outcome: Outcome
+    ended_at: float
+    """UNIX seconds by the worker's clock."""
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str | None = None
+
+
+class AttachParams(_Params):
+    worker: WorkerId
+    running: AttemptRef | None = None
+    """What it runs, when it comes back after a lost connection."""
+    ended: AttemptResult | None = None
+    """What ended while the connection was lost."""
+
+
+class AttachResult(_Result):
+    heartbeat_interval: float
+    lease: Lease | None = None
+    stale: bool = False
+    """The attempt it came with is no longer its own: end it, and forget its outcome."""
+
+
+class FinishParams(_Params):
+    ended: AttemptResult
+
+
+class FinishResult(_Result):
+    lease: Lease | None = None
+    """The next attempt. None: wait for `attempt.start`."""
+
+
+# --- what the daemon tells workers (notifications) ------------------------------------------------------------------
+
+
+class AttemptStart(_Params):
+    lease: Lease
+
+
+class AttemptEnd(_Params):
+    """End the process tree: SIGTERM, `kill_grace` seconds, SIGKILL. The outcome is then `outcome`."""
+
+    attempt: AttemptRef
+    outcome: Outcome
+    kill_grace: float
+
+
+class WorkerConfig(_Params):
+    heartbeat_interval: float
+    kill_grace: float
+
+
+class WorkerExit(_Params):
+    """Exit when idle; one that runs an attempt finishes it first."""
+
+
+# --- status ---------------------------------------------------------------------------------------------------------
+
+
+class DaemonStatus(_Result):
+    version: str
+    pid: int
+    started_at: datetime
+    state_dir: str
+    socket: str
+    containment: str
+    desired_workers: int
+    stopping: bool
+
+
+class StatusResult(_Result):
+    counts: dict[JobState, int]
+    workers: list[Worker]
+    daemon: DaemonStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One row of the table of methods.
+
+    Attributes:
+        params: what it takes.
+        result: what it answers.
+        summary: one sentence for the reference.
+        repeatable: sending it again after a lost connection does no harm, so the client does.
+        workers_only: refused to everyone but the daemon's own workers.
+    """
+
+    params: type[Struct]
+    result: type[Struct] | None
+    summary: str
+    repeatable: bool = True
+    workers_only: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "server.info": Method(NoParams, ServerInfo, "Who answers: version, protocol, PID, paths."),
+    "job.enqueue": Method(
+        EnqueueParams,
+        EnqueueResult,
+        "Enqueue jobs in one transaction, all or none. An id that is there with the same content is success.",
+    ),
+    "job.get": Method(JobGetParams, Job, "One job with every attempt."),
+    "job.list": Method(JobListParams, JobPage, "Jobs, newest first, a page at a time."),
+    "job.cancel": Method(
+        JobIdsParams,
+        JobSummaries,
+        "Cancel jobs, all or none. A running one is `processing` until its process tree has ended.",
+    ),
+    "job.retry": Method(
+        JobIdsParams, JobSummaries, "Put cancelled or dead jobs back to `pending`, all or none.", repeatable=False
+    ),
+    "job.wait": Method(JobWaitParams, JobSummaries, "Answers when all the jobs have ended."),
+    "job.logs": Method(JobLogsParams, JobLogs, "A piece of an attempt's output, at most 256 KiB."),
+    "dlq.list": Method(DlqListParams, JobPage, "Dead jobs, newest first, a page at a time."),
+    "dlq.retry": Method(
+        DlqRetryParams, CountResult, "Put dead jobs back to `pending` with no attempts used.", repeatable=False
+    ),
+    "dlq.purge": Method(DlqPurgeParams, CountResult, "Delete dead jobs, their attempts and logs.", repeatable=False),
+    "config.list": Method(NoParams, ConfigListResult, "All settings."),
+    "config.get": Method(ConfigKeyParams, Setting, "One setting."),
+    "config.set": Method(ConfigSetParams, Setting, "Change a setting, effective at once."),
+    "config.unset": Method(ConfigKeyParams, Setting, "Give a setting its default back."),
+    "worker.list": Method(NoParams, WorkerListResult, "The workers."),
+    "worker.start": Method(WorkerStartParams, WorkerStartResult, "Add workers to the pool.", repeatable=False),
+    "worker.stop": Method(
+        WorkerStopParams, WorkerStopResult, "Take workers out of the pool after their current job, or at once."
+    ),
+    "status.get": Method(NoParams, StatusResult, "Counts of all states, the workers, the daemon."),
+    "worker.attach": Method(
+        AttachParams, AttachResult, "A worker's first call on a connection, and its first after a lost one.",
+        workers_only=True,
+    ),
+    "worker.finish": Method(
+        FinishParams, FinishResult, "The outcome of an attempt; the answer may carry the next one.", workers_only=True
+    ),
+    "worker.heartbeat": Method(NoParams, None, "A notification: the worker is alive.", workers_only=True),
+}
+
+NOTIFICATIONS: dict[str, type[Struct]] = {
+    "attempt.start": AttemptStart,
+    "attempt.end": AttemptEnd,
+    "worker.config": WorkerConfig,
+    "worker.exit": WorkerExit,
+}
+"""What the daemon sends to workers without being asked."""

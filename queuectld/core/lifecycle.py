@@ -1,0 +1,108 @@
+"""The life of a job: THE table of transitions, and what an attempt's outcome turns a job into."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from protocol.errors import ProtocolError
+from protocol.jobs import JobState, Outcome
+from queuectld.core import retry
+from queuectld.core.settings import Settings
+
+
+class Event(enum.StrEnum):
+    LEASE = "a worker takes it"
+    COMPLETE = "exit code 0"
+    FAIL = "failed, attempts left"
+    EXHAUST = "failed, attempts used up"
+    INTERRUPT = "interrupted by a shutdown"
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
+TRANSITIONS: dict[tuple[JobState, Event], JobState] = {
+    (JobState.PENDING, Event.LEASE): JobState.PROCESSING,
+    (JobState.PENDING, Event.CANCEL): JobState.CANCELLED,
+    (JobState.PROCESSING, Event.COMPLETE): JobState.COMPLETED,
+    (JobState.PROCESSING, Event.FAIL): JobState.FAILED,
+    (JobState.PROCESSING, Event.EXHAUST): JobState.DEAD,
+    (JobState.PROCESSING, Event.INTERRUPT): JobState.PENDING,
+    (JobState.PROCESSING, Event.CANCEL): JobState.CANCELLED,
+    (JobState.FAILED, Event.LEASE): JobState.PROCESSING,
+    (JobState.FAILED, Event.CANCEL): JobState.CANCELLED,
+    (JobState.DEAD, Event.RETRY): JobState.PENDING,
+    (JobState.CANCELLED, Event.RETRY): JobState.PENDING,
+}
+"""What is not here can't happen."""
+
+_REFUSALS = {
+    (JobState.COMPLETED, Event.CANCEL): ("has already completed", ""),
+    (JobState.DEAD, Event.CANCEL): ("is dead: nothing is left to cancel", "`queuectl dlq purge` removes it"),
+    (JobState.COMPLETED, Event.RETRY): ("has completed, and a completed job is not run again", "enqueue it as a new job"),
+    (JobState.PENDING, Event.RETRY): ("is pending: it will run anyway", ""),
+    (JobState.FAILED, Event.RETRY): ("waits for its retry already", ""),
+    (JobState.PROCESSING, Event.RETRY): ("is running", "`queuectl cancel` ends it; then it can be retried"),
+}
+
+
+def move(job_id: str, state: JobState, event: Event) -> JobState:
+    """The state after `event`.
+
+    Raises:
+        ProtocolError: `invalid_state` where the table has no such transition.
+    """
+    after = TRANSITIONS.get((state, event))
+    if after is None:
+        why, hint = _REFUSALS.get((state, event), (f"is {state}", ""))
+        raise ProtocolError("invalid_state", f"job {job_id} {why}", hint)
+    return after
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What the decision about an ended attempt depends on."""
+
+    id: str
+    attempts: int
+    """Started so far and counted, this one included."""
+    max_retries: int
+    cancelling: bool
+    run_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What an ended attempt turns its job, and itself, into."""
+
+    state: JobState
+    attempts: int
+    run_at: float
+    outcome: Outcome
+
+
+def settle(job: Running, outcome: Outcome, settings: Settings, now: float, chance: float) -> Settlement:
+    """Decide what becomes of a job whose attempt has ended.
+
+    An attempt that completed before a cancel reached it has completed: its work is done. Any other end of a job that
+    is being cancelled is its cancellation; it is not retried.
+
+    Args:
+        job: as it was while the attempt ran.
+        outcome: how the attempt ended.
+        settings: for the backoff.
+        now: UNIX seconds.
+        chance: random, 0 to 1, for the jitter.
+    """
+    attempts, run_at = job.attempts, job.run_at
+    if outcome is Outcome.COMPLETED:
+        event = Event.COMPLETE
+    elif job.cancelling or outcome is Outcome.CANCELLED:
+        event, outcome = Event.CANCEL, Outcome.CANCELLED
+    elif outcome is Outcome.INTERRUPTED:
+        event, attempts = Event.INTERRUPT, job.attempts - 1
+    elif job.attempts < job.max_retries:
+        event, run_at = Event.FAIL, now + retry.delay(job.attempts, settings, chance)
+    else:
+        event = Event.EXHAUST
+    return Settlement(move(job.id, JobState.PROCESSING, event), attempts, run_at, outcome)

@@ -1,0 +1,1 @@
+"""Where the queue is kept: the interface in base.py, a package for each store."""

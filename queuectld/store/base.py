@@ -1,0 +1,245 @@
+"""What the daemon asks of a store. No SQL, no driver's type and no driver's error passes through here.
+
+The interface is synchronous. One thread owns the Store (the writing side, see committer.py); any number of Readers look
+at what is committed, each owned by one thread at a time. Ids and times (UNIX seconds) are plain values, `now` is handed in.
+Decisions are not made here: a store does what it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from msgspec import Struct
+
+from protocol.jobs import Attempt, Job, JobState, Outcome
+
+
+class StorageError(Exception):
+    """Something about the storage is wrong; the message is for a person."""
+
+
+class StorageFull(StorageError):
+    """No room. The transaction was rolled back; nothing was changed."""
+
+
+class StorageFailed(StorageError):
+    """An I/O error. If a commit raised it, it is unknown whether the change is there."""
+
+
+class StorageUnusable(StorageError):
+    """The store can't be opened: corrupt, newer than this program, not readable ... The file was not touched."""
+
+
+class NewJob(Struct, frozen=True):
+    """A job to be inserted, every default filled in."""
+
+    id: str
+    digest: bytes
+    """Of the spec as it was asked for: the same id with the same digest is the same job."""
+    queue: str
+    priority: int
+    run_at: float
+    max_retries: int
+    timeout: float
+    label: str
+    command: str | None
+    argv: list[str] | None
+    cwd: str | None
+    env: dict[str, str] | None
+    exact_env: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What decisions about a job need of it."""
+
+    number: int
+    """Internal, never used again for another job."""
+    id: str
+    state: JobState
+    attempts: int
+    """Counted ones."""
+    max_retries: int
+    run_at: float
+    cancelling: bool
+    exit_code: int | None
+    error: str | None
+
+
+class ReadyJob(Struct, frozen=True):
+    """A job that may run now, and what a worker needs to run it."""
+
+    number: int
+    id: str
+    queue: str
+    attempts: int
+    max_retries: int
+    timeout: float
+    last_attempt: int
+    """Number of its newest attempt, counted or not; 0 if there was none."""
+    command: str | None
+    argv: list[str] | None
+    cwd: str | None
+    env: dict[str, str] | None
+    exact_env: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunningAttempt:
+    """An attempt that was started and whose end is not recorded."""
+
+    job: JobRecord
+    number: int
+    token: str
+    worker: str
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """A worker process that was spawned and whose end is not recorded. (boot_id, pid, start_ticks) names one process for ever."""
+
+    id: str
+    boot_id: str
+    pid: int
+    start_ticks: int
+    """`starttime` of proc(5), clock ticks since boot."""
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A job that was deleted, so that its logs can follow: attempts 1 to `last_attempt` may have one."""
+
+    number: int
+    last_attempt: int
+
+
+class Reader(Protocol):
+    """Reads of what is committed (on a Store: also of what its open transaction has changed)."""
+
+    def resolve(self, ref: str) -> list[tuple[int, str]]:
+        """(number, id) of the job whose id is `ref`; if there is none, of the first 3 whose id begins with `ref`, by id."""
+
+    def get(self, number: int) -> JobRecord | None: ...
+
+    def job(self, number: int, *, env: bool = False) -> Job | None:
+        """As the wire tells it, its history included."""
+
+    def attempts(self, number: int) -> list[Attempt]:
+        """Oldest first; empty for an unknown job."""
+
+    def jobs(self, state: JobState | None, queue: str | None, limit: int, after: int | None) -> tuple[list[Job], int | None]:
+        """A page, newest first: jobs with a number below `after`, and the `after` of the next page (None: no more)."""
+
+    def counts(self) -> dict[JobState, int]:
+        """Of every state, 0 included; kept as they change, not counted."""
+
+    def settings(self) -> dict[str, int | float]:
+        """Those that were set."""
+
+    def desired_workers(self) -> int: ...
+
+    def workers(self) -> list[WorkerRecord]: ...
+
+    def running(self) -> list[RunningAttempt]:
+        """All, by job number."""
+
+    def close(self) -> None: ...
+
+
+class Store(Reader, Protocol):
+    """The writing side. All writes happen between `begin` and `commit` or `rollback`."""
+
+    def begin(self) -> None: ...
+
+    def mark(self) -> None:
+        """Begin a part of the transaction that can fail by itself; parts do not nest."""
+
+    def keep(self) -> None:
+        """End the part, keeping its changes."""
+
+    def undo(self) -> None:
+        """End the part, undoing its changes."""
+
+    def commit(self) -> None:
+        """Returns when everything is on disk.
+
+        Raises:
+            StorageFull: rolled back.
+            StorageFailed: unknown; the store must not be used any more.
+        """
+
+    def rollback(self) -> None: ...
+
+    def reader(self) -> Reader:
+        """A new one, for use by another thread."""
+
+    # jobs
+
+    def insert(self, jobs: Sequence[NewJob], now: float) -> list[str]:
+        """Insert the jobs as `pending`, in this order. A job that is there with the same digest is passed over.
+
+        Returns:
+            The ids that are there, or come twice in `jobs`, with another digest. If there are any, the caller undoes.
+        """
+
+    def next_ready(self, now: float) -> ReadyJob | None:
+        """Of the waiting jobs whose `run_at` has come: the highest priority, then the earliest `run_at`, then the lowest number."""
+
+    def next_due(self, now: float) -> float | None:
+        """The earliest `run_at` later than `now` of a waiting job."""
+
+    def start_attempt(self, number: int, attempt: int, token: str, worker: str, now: float) -> None:
+        """The job becomes `processing`, its attempts count one up, and the attempt is recorded as running."""
+
+    def running_attempt(self, number: int) -> RunningAttempt | None:
+        """The running attempt of a job that is `processing`."""
+
+    def end_attempt(
+        self,
+        number: int,
+        attempt: int,
+        *,
+        outcome: Outcome,
+        exit_code: int | None,
+        signal: int | None,
+        error: str | None,
+        state: JobState,
+        attempts: int,
+        run_at: float,
+        ended_at: float,
+        now: float,
+    ) -> None:
+        """Record the attempt's end, and what becomes of its job: state, counted attempts, run_at, exit code, error; it is not `cancelling` any more."""
+
+    def update(self, number: int, *, state: JobState, attempts: int, run_at: float, cancelling: bool, now: float) -> None:
+        """Change a job outside of an attempt's end (cancel, retry)."""
+
+    def in_state(self, state: JobState, limit: int, after: int = 0) -> list[int]:
+        """Numbers of jobs in `state` above `after`, ascending."""
+
+    def delete(self, numbers: Sequence[int]) -> list[Deleted]:
+        """Delete jobs with their attempts, and environments that nobody uses any more."""
+
+    # settings, workers
+
+    def set_setting(self, key: str, value: float) -> None: ...
+
+    def unset_setting(self, key: str) -> None: ...
+
+    def set_desired_workers(self, count: int) -> None: ...
+
+    def add_worker(self, worker: WorkerRecord) -> None: ...
+
+    def remove_worker(self, worker_id: str) -> None: ...
+
+    # time
+
+    def last_seen_time(self) -> float:
+        """The latest `now` that any write was given; 0.0 in a new store."""
+
+    def shift_waiting(self, seconds: float, now: float) -> None:
+        """Move `run_at` of all waiting jobs, after the wall clock was set back: a delay must not grow by the jump."""
