@@ -59,3 +59,9 @@ class ProtocolError(Exception):
     @property
     def code(self) -> int:
         return KINDS[self.kind].code if self.kind in KINDS else KINDS["internal_error"].code
+
+
+def short(text: str) -> str:
+    """`text` for use in a message: at most 64 characters, control characters escaped."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:65])
+    return plain if len(plain) <= 64 else plain[:63] + "…"

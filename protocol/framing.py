@@ -7,12 +7,13 @@ requests can be pipelined.
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from protocol.errors import KINDS, ProtocolError
+from protocol.errors import ProtocolError, short
+from protocol.jobs import JobState, Outcome
 
 S = TypeVar("S", bound=Struct)
 
@@ -28,50 +29,56 @@ class Lines:
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._rest = bytearray()  # not a list of pieces: a line that comes byte by byte would cost 40 bytes for each
         self._dropping = False
 
     def feed(self, data: bytes) -> list[bytes | None]:
         """The lines that `data` completes, without their newlines; None for one that was too long.
 
-        The None comes when the limit is passed, not when the line ends: a peer that never ends its line gets its answer.
+        The None comes when the limit is passed, not when the line ends: a peer that never ends its line gets its
+        answer.
         """
         lines: list[bytes | None] = []
-        pieces = data.split(b"\n")
-        for piece in pieces[:-1]:
+        *ends, rest = data.split(b"\n")
+        for piece in ends:
             self._add(piece, lines)
             if not self._dropping:
-                lines.append(b"".join(self._parts))
-            self._parts, self._size, self._dropping = [], 0, False
-        self._add(pieces[-1], lines)
+                lines.append(bytes(self._rest))
+            self._rest.clear()
+            self._dropping = False
+        self._add(rest, lines)
         return lines
 
     def _add(self, piece: bytes, lines: list[bytes | None]) -> None:
-        if self._dropping or not piece:
+        if self._dropping:
             return
-        self._size += len(piece)
-        if self._size > self._limit:
-            self._parts, self._dropping = [], True
+        if len(self._rest) + len(piece) > self._limit:
+            self._rest.clear()
+            self._dropping = True
             lines.append(None)
         else:
-            self._parts.append(piece)
+            self._rest += piece
 
     @property
     def rest(self) -> bytes:
         """The beginning of a line that is not complete yet."""
-        return b"".join(self._parts)
+        return bytes(self._rest)
 
 
 RequestId = int | str | None
+"""What we send; what others may send is wider:"""
+WireId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | Annotated[str, Meta(max_length=128)] | None
 
 
 class Request(Struct, frozen=True):
-    """A request as it came, its parameters not looked at yet. `id` is UNSET for a notification."""
+    """A request as it came, its parameters not looked at yet. `id` is UNSET for a notification.
 
-    method: str
+    What a reply repeats is bounded, so that no request can ask for a reply of any length.
+    """
+
+    method: Annotated[str, Meta(max_length=128)]
     jsonrpc: str = ""
-    id: int | float | str | None | UnsetType = UNSET
+    id: WireId | UnsetType = UNSET
     params: msgspec.Raw | UnsetType = UNSET
 
 
@@ -100,7 +107,6 @@ class Reply(Struct, frozen=True):
 _encoder = msgspec.json.Encoder()
 _request_decoder = msgspec.json.Decoder(Request)
 _reply_decoder = msgspec.json.Decoder(Reply)
-_any_decoder = msgspec.json.Decoder()
 _param_decoders: dict[type[Struct], msgspec.json.Decoder[Any]] = {}
 
 
@@ -115,7 +121,7 @@ def decode_request(line: bytes) -> Request:
     except msgspec.ValidationError as error:
         raise ProtocolError("invalid_request", f"not a JSON-RPC request: {explain(error)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError("parse_error", f"not JSON: {error}") from None
+        raise ProtocolError("parse_error", _why_not_json(error, line)) from None
     if request.jsonrpc != "2.0":
         raise ProtocolError("invalid_request", 'not a JSON-RPC request: `"jsonrpc": "2.0"` is missing')
     return request
@@ -129,8 +135,12 @@ def decode_reply(line: bytes) -> Reply:
     """
     try:
         return _reply_decoder.decode(line)
+    except msgspec.ValidationError as error:
+        raise ProtocolError("parse_error", f"the other side does not speak this protocol: {explain(error)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError("parse_error", f"the other side does not speak this protocol: {error}") from None
+        raise ProtocolError(
+            "parse_error", f"the other side does not speak this protocol: {_why_not_json(error, line)}"
+        ) from None
 
 
 def decode_as(kind: type[S], raw: msgspec.Raw | UnsetType) -> S:
@@ -142,12 +152,13 @@ def decode_as(kind: type[S], raw: msgspec.Raw | UnsetType) -> S:
     decoder = _param_decoders.get(kind)
     if decoder is None:
         decoder = _param_decoders[kind] = msgspec.json.Decoder(kind)
+    text = b"{}" if isinstance(raw, UnsetType) else bytes(raw)
     try:
-        value: S = decoder.decode(b"{}" if raw is UNSET else raw)
+        value: S = decoder.decode(text)
     except msgspec.ValidationError as error:
         raise ProtocolError("invalid_params", explain(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError("parse_error", f"not JSON: {error}") from None
+        raise ProtocolError("parse_error", _why_not_json(error, text)) from None
     return value
 
 
@@ -169,19 +180,91 @@ def encode_error(request_id: object, error: ProtocolError) -> bytes:
     return _encoder.encode({"jsonrpc": "2.0", "id": request_id, "error": body}) + b"\n"
 
 
-_PLACE = re.compile(r"(?P<what>.*?)(?: - at `(?P<where>(?:key in )?\$.*)`)?", re.DOTALL)
-_TYPES = {"`int`": "a whole number", "`float`": "a number", "`str`": "a string", "`bool`": "true or false",
-          "`array`": "an array", "`object`": "an object", "`null`": "null"}  # fmt: skip
+_HALF_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _why_not_json(error: Exception, line: bytes) -> str:
+    """The parser's complaint as a sentence for a person."""
+    if isinstance(error, RecursionError):
+        return "not JSON that is accepted here: it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return "not JSON: it is not UTF-8"
+    if not line.strip():
+        return "not JSON: the line is empty"
+    what = str(error).removeprefix("JSON is malformed: ")
+    if what == "Input data was truncated":
+        # msgspec says this too where a string ends after the first half of a surrogate pair.
+        half = _HALF_SURROGATE.search(line) is not None
+        what = "a `\\u` escape is half of a surrogate pair" if half else "it ends too early"
+    return f"not JSON: {what}"
+
+
+_PLACE = re.compile(r"(?:key` in `)?\$\.?(?P<path>[\w.\[\]]*)`")
+"""What msgspec puts behind " - at `": names of our own fields and indices, never anything that came over the wire."""
+
+_EXPECTED = re.compile(r"Expected `(?P<types>[^`]*)`(?P<rest>.*)", re.DOTALL)
+_BOUND = re.compile(r" (?P<length>of length )?(?P<sign><=|>=|<|>) (?P<number>-?[0-9.e+]+)")
+_TYPES = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "true or false",
+          "array": "an array", "object": "an object", "null": "null"}  # fmt: skip
+_PATTERNS = {
+    r"\\A[A-Za-z0-9._-]+\\Z": "may hold only letters, digits, `.`, `_` and `-`",
+    r"\\A[a-z0-9-]+\\Z": "may hold only lowercase letters, digits and `-`",
+}
+_WORDS: dict[str, list[str]] = {"state": [*JobState], "outcome": [*Outcome]}
+"""Fields that hold one of a few words."""
 
 
 def explain(error: msgspec.ValidationError) -> str:
-    """msgspec's message as a sentence for a person, the field first: "`jobs[0].priority`: expected a whole number, got a string"."""
-    found = _PLACE.fullmatch(str(error))
-    if found is None:  # pragma: no cover - the pattern takes any text
-        return str(error)
-    what, where = found["what"], (found["where"] or "").replace("$.", "").replace("$", "")
-    for word, plain in _TYPES.items():
-        what = what.replace(word, plain)
-    what = re.sub(r"expected a string matching regex .*", "may hold only letters, digits, `.`, `_` and `-`", what[:1].lower() + what[1:])
-    what = what.replace(" | ", " or ").replace("object contains", "there is").replace("object missing required", "missing")
+    """A message of msgspec as a sentence for a person, the field first.
+
+    For example "`jobs[0].priority`: expected a whole number, got a string".
+    What it repeats of the input is cut to a length that a person reads; control characters come out escaped.
+    """
+    what, separator, tail = str(error).rpartition(" - at `")
+    place = _PLACE.fullmatch(tail) if separator else None
+    if place is None:
+        return _plainly(str(error), "")
+    where = place["path"]
+    what = _plainly(what, where)
     return f"`{where}`: {what}" if where else what
+
+
+def _plainly(what: str, where: str) -> str:
+    """A message of msgspec, its place cut off, in the words of the reference; our own messages as they are."""
+    if expected := _EXPECTED.fullmatch(what):
+        return _expectation(expected["types"].split(" | "), expected["rest"])
+    for beginning, plain in (
+        ("Object contains unknown field `", "unknown field"),
+        ("Object missing required field `", "missing field"),
+    ):
+        if what.startswith(beginning):
+            return f"{plain} `{short(what[len(beginning) : -1])}`"
+    if what.startswith("Invalid enum value "):
+        given = short(what.removeprefix("Invalid enum value ").strip("'"))
+        words = _WORDS.get(where.rpartition(".")[2])
+        return f"`{given}` is none of {', '.join(words)}" if words else f"`{given}` is none of the words allowed here"
+    if what in {"Number out of range", "Integer value out of range"}:
+        return "the number is out of range"
+    return what
+
+
+def _expectation(types: list[str], rest: str) -> str:
+    """From "Expected `types` ..." of msgspec, what follows the types in `rest`."""
+    if "int" in types and "float" in types:
+        types = [name for name in types if name != "int"]  # "a number" says it
+    if bound := _BOUND.fullmatch(rest):
+        number = bound["number"].removesuffix(".0")
+        limit = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}[bound["sign"]]
+        if not bound["length"]:
+            return f"expected {_TYPES.get(types[0], types[0])}, {limit} {number}"
+        if number == "1" and limit == "at least":
+            return "must not be empty"
+        return f"expected {limit} {number} {'characters' if types[0] == 'str' else 'items'}"
+    if rest.startswith(" matching regex "):
+        pattern = rest.removeprefix(" matching regex ").strip("'")
+        return _PATTERNS.get(pattern, f"must match {pattern}")
+    expected = " or ".join(_TYPES.get(name, name) for name in types)
+    got = rest.removeprefix(", got `").removesuffix("`")
+    if got == "float" and "int" in types:
+        return f"expected {expected}, got one with a point or an exponent"
+    return f"expected {expected}, got {_TYPES.get(got, got)}" if got else f"expected {expected}"

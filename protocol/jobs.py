@@ -63,7 +63,7 @@ class JobSpec(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=Tru
     Exactly one of `command` and `argv` is given. Two specs are the same content if all their fields are equal.
 
     Raises:
-        ValueError: on decoding or `check()`, with the field named, where a value can't be run.
+        ValueError: with the field named, where it can't be run. Types and ranges are checked on decoding only.
     """
 
     id: Id | None = None
@@ -117,7 +117,11 @@ class JobSpec(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=Tru
 def _check_string(value: str, field: str) -> None:
     if "\0" in value:
         raise ValueError(f"`{field}` has a NUL byte in it")
-    if len(value) > MAX_ARGUMENT_BYTES // 4 and len(value.encode()) > MAX_ARGUMENT_BYTES:
+    try:
+        size = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"`{field}` is not valid Unicode, and can't be sent as JSON") from None
+    if size > MAX_ARGUMENT_BYTES:
         raise ValueError(f"`{field}` has a string of over {MAX_ARGUMENT_BYTES} bytes, which Linux can't execute")
 
 
@@ -139,7 +143,8 @@ class Attempt(Struct, frozen=True):
 
 class Job(Struct, frozen=True, kw_only=True):
     """A job as it is. Times are UTC. `command` or `argv` is there, as it was asked for; `attempts` counts the
-    started executions since it was enqueued or retried from the DLQ."""
+    started executions since it was enqueued or retried from the DLQ.
+    """
 
     id: str
     queue: str

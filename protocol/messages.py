@@ -22,6 +22,11 @@ WorkerId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[a-z0-9-
 SettingKey = Annotated[str, Meta(min_length=1, max_length=64)]
 SettingValue = int | float | str
 MAX_WORKERS = 4096
+MAX_INTEGER = 2**63 - 1
+"""Neither SQLite nor a file's offset holds a larger one."""
+MAX_TIME = 253_402_300_799
+"""The last second of the year 9999, in UNIX seconds."""
+InternalNumber = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 
 
 class _Params(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True, kw_only=True):
@@ -32,14 +37,14 @@ class _Result(Struct, frozen=True, kw_only=True):
     """Unknown fields of an answer are passed over: a newer daemon may say more."""
 
 
-class NoParams(_Params):
+class NoParams(_Params, frozen=True):
     pass
 
 
 # --- server ---------------------------------------------------------------------------------------------------------
 
 
-class ServerInfo(_Result):
+class ServerInfo(_Result, frozen=True):
     version: str
     protocol: int
     """A client of another number must not go on."""
@@ -57,22 +62,22 @@ class ServerInfo(_Result):
 # --- jobs -----------------------------------------------------------------------------------------------------------
 
 
-class EnqueueParams(_Params):
+class EnqueueParams(_Params, frozen=True):
     jobs: Annotated[list[JobSpec], Meta(min_length=1, max_length=10_000)]
     """Each with an `id`, or the daemon makes one; all are enqueued or none."""
 
 
-class EnqueueResult(_Result):
+class EnqueueResult(_Result, frozen=True):
     ids: list[str]
 
 
-class JobGetParams(_Params):
+class JobGetParams(_Params, frozen=True):
     id: JobRef
     env: bool = False
     """Include the environment."""
 
 
-class JobListParams(_Params):
+class JobListParams(_Params, frozen=True):
     state: JobState | None = None
     """None: all states."""
     queue: QueueName | None = None
@@ -81,18 +86,18 @@ class JobListParams(_Params):
     """`next` of the page before."""
 
 
-class JobPage(_Result):
+class JobPage(_Result, frozen=True):
     jobs: list[Job]
     """Newest first."""
     next: str | None
     """None: this was the last page."""
 
 
-class JobIdsParams(_Params):
+class JobIdsParams(_Params, frozen=True):
     ids: JobRefs
 
 
-class JobSummary(_Result):
+class JobSummary(_Result, frozen=True):
     """As little of a job as a program needs to go on."""
 
     id: str
@@ -101,32 +106,33 @@ class JobSummary(_Result):
     error: str | None = None
 
 
-class JobSummaries(_Result):
+class JobSummaries(_Result, frozen=True):
     jobs: list[JobSummary]
     """In the order asked for."""
 
 
-class JobWaitParams(_Params):
+class JobWaitParams(_Params, frozen=True):
     ids: JobRefs
     timeout: Seconds | None = None
     """Seconds after which the answer comes whatever the states are. None: no limit."""
 
 
-class JobLogsParams(_Params):
+class JobLogsParams(_Params, frozen=True):
     id: JobRef
     attempt: AttemptNumber | None = None
     """None: the newest."""
-    offset: Annotated[int, Meta(ge=0)] = 0
+    offset: Annotated[int, Meta(ge=0, le=MAX_INTEGER)] = 0
     """Bytes from the start of the log."""
     tail: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     """Start so that this many lines remain; `offset` is not used then."""
     follow: bool = False
-    """Where there is nothing to read yet, answer only when there is, or when the attempt has ended. An attempt that has not begun is waited for."""
+    """Where there is nothing to read yet, answer only when there is, or when the attempt has ended. An attempt that
+    has not begun is waited for."""
     base64: bool = False
     """Answer with `base64` instead of `text`: exact also where the output is not UTF-8."""
 
 
-class JobLogs(_Result):
+class JobLogs(_Result, frozen=True):
     attempt: int | None
     """None: no attempt was started, and none will be."""
     offset: int
@@ -144,34 +150,45 @@ class JobLogs(_Result):
 # --- dead letter queue ----------------------------------------------------------------------------------------------
 
 
-class DlqListParams(_Params):
+def _check_either(ids: list[str] | None, *, everything: bool) -> None:
+    if (ids is not None) == everything:
+        raise ValueError("give either `ids` or `all`")
+
+
+class DlqListParams(_Params, frozen=True):
     queue: QueueName | None = None
     limit: PageSize = 100
     after: Cursor | None = None
 
 
-class DlqRetryParams(_Params):
-    """Either `ids` or `all`."""
+class DlqRetryParams(_Params, frozen=True):
+    """Exactly one of `ids` and `all`."""
 
     ids: JobRefs | None = None
     all: bool = False
 
+    def __post_init__(self) -> None:
+        _check_either(self.ids, everything=self.all)
 
-class DlqPurgeParams(_Params):
-    """Either `ids` or `all`."""
+
+class DlqPurgeParams(_Params, frozen=True):
+    """Exactly one of `ids` and `all`."""
 
     ids: JobRefs | None = None
     all: bool = False
 
+    def __post_init__(self) -> None:
+        _check_either(self.ids, everything=self.all)
 
-class CountResult(_Result):
+
+class CountResult(_Result, frozen=True):
     count: int
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
 
 
-class Setting(_Result):
+class Setting(_Result, frozen=True):
     key: str
     value: SettingValue
     default: SettingValue
@@ -180,47 +197,47 @@ class Setting(_Result):
     description: str
 
 
-class ConfigListResult(_Result):
+class ConfigListResult(_Result, frozen=True):
     settings: list[Setting]
 
 
-class ConfigKeyParams(_Params):
+class ConfigKeyParams(_Params, frozen=True):
     key: SettingKey
 
 
-class ConfigSetParams(_Params):
+class ConfigSetParams(_Params, frozen=True):
     key: SettingKey
-    value: SettingValue
+    value: int | float | Annotated[str, Meta(max_length=64)]
     """A string is read as the setting's type."""
 
 
 # --- workers --------------------------------------------------------------------------------------------------------
 
 
-class WorkerListResult(_Result):
+class WorkerListResult(_Result, frozen=True):
     workers: list[Worker]
     desired: int
     """The pool size last asked for."""
 
 
-class WorkerStartParams(_Params):
+class WorkerStartParams(_Params, frozen=True):
     count: Annotated[int, Meta(ge=1, le=MAX_WORKERS)]
 
 
-class WorkerStartResult(_Result):
+class WorkerStartResult(_Result, frozen=True):
     ids: list[str]
     """The new ones."""
     desired: int
 
 
-class WorkerStopParams(_Params):
-    ids: Annotated[list[WorkerId], Meta(max_length=MAX_WORKERS)] | None = None
-    """None: all."""
+class WorkerStopParams(_Params, frozen=True):
+    ids: Annotated[list[WorkerId], Meta(min_length=1, max_length=MAX_WORKERS)] | None = None
+    """None: all. An empty list is refused, so that it can't be taken for that."""
     now: bool = False
     """End their running attempts; those jobs go back to `pending`, and the attempt does not count."""
 
 
-class WorkerStopResult(_Result):
+class WorkerStopResult(_Result, frozen=True):
     ids: list[str]
     desired: int
 
@@ -251,26 +268,26 @@ class Lease(Struct, frozen=True):
 
 
 class AttemptRef(Struct, frozen=True):
-    job: int
-    attempt: int
+    job: InternalNumber
+    attempt: AttemptNumber
     token: str
 
 
 class AttemptResult(Struct, frozen=True):
     """What a worker says of an attempt that ended; also the content of an exit record."""
 
-    job: int
-    attempt: int
+    job: InternalNumber
+    attempt: AttemptNumber
     token: str
     outcome: Outcome
-    ended_at: float
+    ended_at: Annotated[float, Meta(ge=0, le=MAX_TIME)]
     """UNIX seconds by the worker's clock."""
-    exit_code: int | None = None
-    signal: int | None = None
+    exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
+    signal: Annotated[int, Meta(ge=1, le=64)] | None = None
     error: str | None = None
 
 
-class AttachParams(_Params):
+class AttachParams(_Params, frozen=True):
     worker: WorkerId
     running: AttemptRef | None = None
     """What it runs, when it comes back after a lost connection."""
@@ -278,18 +295,19 @@ class AttachParams(_Params):
     """What ended while the connection was lost."""
 
 
-class AttachResult(_Result):
+class AttachResult(_Result, frozen=True):
     heartbeat_interval: float
+    kill_grace: float
     lease: Lease | None = None
     stale: bool = False
     """The attempt it came with is no longer its own: end it, and forget its outcome."""
 
 
-class FinishParams(_Params):
+class FinishParams(_Params, frozen=True):
     ended: AttemptResult
 
 
-class FinishResult(_Result):
+class FinishResult(_Result, frozen=True):
     lease: Lease | None = None
     """The next attempt. None: wait for `attempt.start`."""
 
@@ -297,11 +315,11 @@ class FinishResult(_Result):
 # --- what the daemon tells workers (notifications) ------------------------------------------------------------------
 
 
-class AttemptStart(_Params):
+class AttemptStart(_Params, frozen=True):
     lease: Lease
 
 
-class AttemptEnd(_Params):
+class AttemptEnd(_Params, frozen=True):
     """End the process tree: SIGTERM, `kill_grace` seconds, SIGKILL. The outcome is then `outcome`."""
 
     attempt: AttemptRef
@@ -309,19 +327,19 @@ class AttemptEnd(_Params):
     kill_grace: float
 
 
-class WorkerConfig(_Params):
+class WorkerConfig(_Params, frozen=True):
     heartbeat_interval: float
     kill_grace: float
 
 
-class WorkerExit(_Params):
+class WorkerExit(_Params, frozen=True):
     """Exit when idle; one that runs an attempt finishes it first."""
 
 
 # --- status ---------------------------------------------------------------------------------------------------------
 
 
-class DaemonStatus(_Result):
+class DaemonStatus(_Result, frozen=True):
     version: str
     pid: int
     started_at: datetime
@@ -332,7 +350,7 @@ class DaemonStatus(_Result):
     stopping: bool
 
 
-class StatusResult(_Result):
+class StatusResult(_Result, frozen=True):
     counts: dict[JobState, int]
     workers: list[Worker]
     daemon: DaemonStatus
@@ -392,7 +410,9 @@ METHODS: dict[str, Method] = {
     ),
     "status.get": Method(NoParams, StatusResult, "Counts of all states, the workers, the daemon."),
     "worker.attach": Method(
-        AttachParams, AttachResult, "A worker's first call on a connection, and its first after a lost one.",
+        AttachParams,
+        AttachResult,
+        "A worker's first call on a connection, and its first after a lost one.",
         workers_only=True,
     ),
     "worker.finish": Method(

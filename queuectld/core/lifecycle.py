@@ -38,8 +38,12 @@ TRANSITIONS: dict[tuple[JobState, Event], JobState] = {
 
 _REFUSALS = {
     (JobState.COMPLETED, Event.CANCEL): ("has already completed", ""),
+    (JobState.CANCELLED, Event.CANCEL): ("is cancelled already", ""),
     (JobState.DEAD, Event.CANCEL): ("is dead: nothing is left to cancel", "`queuectl dlq purge` removes it"),
-    (JobState.COMPLETED, Event.RETRY): ("has completed, and a completed job is not run again", "enqueue it as a new job"),
+    (JobState.COMPLETED, Event.RETRY): (
+        "has completed, and a completed job is not run again",
+        "enqueue it as a new job",
+    ),
     (JobState.PENDING, Event.RETRY): ("is pending: it will run anyway", ""),
     (JobState.FAILED, Event.RETRY): ("waits for its retry already", ""),
     (JobState.PROCESSING, Event.RETRY): ("is running", "`queuectl cancel` ends it; then it can be retried"),

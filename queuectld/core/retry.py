@@ -14,7 +14,7 @@ def delay(attempts: int, settings: Settings, chance: float) -> float:
         chance: a random number from 0 to 1, which picks a place in the jitter.
     """
     try:
-        seconds = settings.backoff_base**attempts
+        seconds = float(settings.backoff_base) ** attempts
     except OverflowError:
         return settings.backoff_max
     return min(seconds * (1 + settings.backoff_jitter * chance), settings.backoff_max)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import TypeVar
 
-from protocol.errors import ProtocolError
+from protocol.errors import ProtocolError, short
+from protocol.jobs import MIN_TIMEOUT
 
 Value = int | float
+V = TypeVar("V", int, float)
 YEAR = 31_536_000
 
 
@@ -22,19 +25,22 @@ class Definition:
     description: str
 
 
-def _setting(default: Value, low: Value, high: Value, description: str) -> Value:
-    return field(default=default, metadata={"definition": Definition(default, low, high, description)})  # type: ignore[no-any-return]
+def _setting(default: V, low: V, high: V, description: str) -> V:
+    setting: V = field(default=default, metadata={"definition": Definition(default, low, high, description)})
+    return setting
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All settings with their values. Times are seconds."""
 
-    max_retries: int = _setting(3, 0, 10_000, "executions in all, for jobs that do not say; 0 and 1 both mean one")  # type: ignore[assignment]
+    max_retries: int = _setting(3, 0, 10_000, "executions in all, for jobs that do not say; 0 and 1 both mean one")
     backoff_base: float = _setting(2.0, 0.0, 1000.0, "a retry waits base ^ attempts seconds")
     backoff_max: float = _setting(3600.0, 0.0, 10.0 * YEAR, "upper bound of a delay between attempts, seconds")
     backoff_jitter: float = _setting(0.0, 0.0, 1.0, "share of a delay added at random (0.1 = up to 10 %)")
-    job_timeout: float = _setting(0.0, 0.0, 10.0 * YEAR, "seconds an attempt of a job that does not say may take; 0 is none")
+    job_timeout: float = _setting(
+        0.0, 0.0, 10.0 * YEAR, "seconds that an attempt may take, for jobs that do not say; 0 is none"
+    )
     kill_grace: float = _setting(10.0, 0.0, 3600.0, "seconds between SIGTERM and SIGKILL")
     shutdown_timeout: float = _setting(
         30.0, 0.0, float(YEAR), "seconds that a stopping daemon waits for running attempts"
@@ -49,18 +55,25 @@ DEFINITIONS: dict[str, Definition] = {f.name: f.metadata["definition"] for f in 
 
 
 def with_overrides(stored: Mapping[str, Value]) -> Settings:
-    """The settings with those values that were set; keys of other versions are passed over."""
-    return Settings(**{key: value for key, value in stored.items() if key in DEFINITIONS})  # type: ignore[arg-type]
+    """The settings with those values that were set; keys of other versions are passed over.
+
+    A store may give a float back as a whole number (SQLite does, by affinity): each value gets its setting's type.
+    """
+    known = {key: type(DEFINITIONS[key].default)(value) for key, value in stored.items() if key in DEFINITIONS}
+    return Settings(**known)  # type: ignore[arg-type]
 
 
 def definition(key: str) -> Definition:
-    """
+    """The row of the table for `key`.
+
     Raises:
         ProtocolError: `not_found`.
     """
     found = DEFINITIONS.get(key)
     if found is None:
-        raise ProtocolError("not_found", f"there is no setting {key!r}", "`queuectl config list` shows all settings")
+        raise ProtocolError(
+            "not_found", f"there is no setting `{short(key)}`", "`queuectl config list` shows all settings"
+        )
     return found
 
 
@@ -72,23 +85,46 @@ def check(key: str, given: float | str, current: Settings) -> Value:
     """
     rule = definition(key)
     whole = isinstance(rule.default, int)
-    kind = "a whole number" if whole else "a number"
-    expected = f"`{key}` is {kind} from {rule.low:g} to {rule.high:g}"
-    try:
-        value: Value = int(given) if whole and not isinstance(given, float) else float(given)
-    except ValueError:
-        raise ProtocolError("invalid_params", f"{expected}, not {given!r}") from None
-    if not math.isfinite(value) or (whole and value != int(value)):
-        raise ProtocolError("invalid_params", f"{expected}, not {given!r}")
-    value = int(value) if whole else float(value)
-    if not rule.low <= value <= rule.high:
-        raise ProtocolError("invalid_params", f"{expected}, not {given}")
+    value = _number(given, whole=whole)
+    if value is None or not rule.low <= value <= rule.high:
+        kind = "a whole number" if whole else "a number"
+        raise ProtocolError(
+            "invalid_params",
+            f"`{key}` is {kind} from {_plain(rule.low)} to {_plain(rule.high)}, not `{_shown(given)}`",
+        )
+    if key == "job_timeout" and 0 < value < MIN_TIMEOUT:
+        raise ProtocolError("invalid_params", f"`job_timeout` is 0 (none) or at least {MIN_TIMEOUT} seconds")
     interval = value if key == "heartbeat_interval" else current.heartbeat_interval
     timeout = value if key == "heartbeat_timeout" else current.heartbeat_timeout
     if key.startswith("heartbeat_") and timeout < 2 * interval:
         raise ProtocolError(
             "invalid_params",
-            f"`heartbeat_timeout` ({timeout:g}) must be at least twice `heartbeat_interval` ({interval:g})",
+            f"`heartbeat_timeout` ({_plain(timeout)}) must be at least twice `heartbeat_interval` ({_plain(interval)})",
             "a worker that is alive would be taken for dead; set the other one first",
         )
     return value
+
+
+def _number(given: float | str, *, whole: bool) -> Value | None:
+    """`given` as a finite number, a whole one if asked for; None if it is none."""
+    if isinstance(given, bool) or (isinstance(given, str) and ("_" in given or not given.isascii())):
+        return None  # Python would read True, "1_000" and digits of other scripts as numbers
+    try:
+        if whole:
+            value = int(given)
+            return value if isinstance(given, str) or value == given else None
+        value_as_float = float(given)
+    except (ValueError, OverflowError):  # no number; NaN or infinity as a whole one; more than a float holds
+        return None
+    return value_as_float + 0.0 if math.isfinite(value_as_float) else None  # + 0.0 makes 0 of -0
+
+
+def _plain(value: Value) -> str:
+    return f"{value:.15g}"
+
+
+def _shown(given: float | str) -> str:
+    try:
+        return short(str(given))
+    except ValueError:
+        return "a number of thousands of digits"  # Python does not print it
