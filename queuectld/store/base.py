@@ -1,14 +1,17 @@
 """What the daemon asks of a store. No SQL, no driver's type and no driver's error passes through here.
 
 The interface is synchronous. One thread owns the Store (the writing side, see committer.py); any number of Readers look
-at what is committed, each owned by one thread at a time. Ids and times (UNIX seconds) are plain values, `now` is handed in.
-Decisions are not made here: a store does what it is told.
+at what is committed, each owned by one thread at a time. Ids and times (UNIX seconds) are plain values, `now` is handed
+in. Decisions are not made here: a store does what it is told. Told what can't be done (an attempt of a job that is not
+waiting, the end of one that is not running, a change of a job that is not there), it raises LookupError: the caller's
+fault.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
@@ -20,15 +23,15 @@ class StorageError(Exception):
     """Something about the storage is wrong; the message is for a person."""
 
 
-class StorageFull(StorageError):
-    """No room. The transaction was rolled back; nothing was changed."""
+class StorageFull(StorageError):  # noqa: N818 - named after what happened
+    """No room. The whole transaction was rolled back; nothing was changed. Any write can raise it, and the commit."""
 
 
-class StorageFailed(StorageError):
-    """An I/O error. If a commit raised it, it is unknown whether the change is there."""
+class StorageFailed(StorageError):  # noqa: N818 - as above
+    """An I/O error. The transaction was rolled back; but if the commit raised it, what is on disk is unknown."""
 
 
-class StorageUnusable(StorageError):
+class StorageUnusable(StorageError):  # noqa: N818 - as above
     """The store can't be opened: corrupt, newer than this program, not readable ... The file was not touched."""
 
 
@@ -99,7 +102,10 @@ class RunningAttempt:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """A worker process that was spawned and whose end is not recorded. (boot_id, pid, start_ticks) names one process for ever."""
+    """A worker process that was spawned and whose end is not recorded.
+
+    (boot_id, pid, start_ticks) names one process for ever.
+    """
 
     id: str
     boot_id: str
@@ -121,7 +127,7 @@ class Reader(Protocol):
     """Reads of what is committed (on a Store: also of what its open transaction has changed)."""
 
     def resolve(self, ref: str) -> list[tuple[int, str]]:
-        """(number, id) of the job whose id is `ref`; if there is none, of the first 3 whose id begins with `ref`, by id."""
+        """(number, id) of the job whose id is `ref`; if there is none, of the first 3 whose id begins so, by id."""
 
     def get(self, number: int) -> JobRecord | None: ...
 
@@ -131,7 +137,9 @@ class Reader(Protocol):
     def attempts(self, number: int) -> list[Attempt]:
         """Oldest first; empty for an unknown job."""
 
-    def jobs(self, state: JobState | None, queue: str | None, limit: int, after: int | None) -> tuple[list[Job], int | None]:
+    def jobs(
+        self, state: JobState | None, queue: str | None, limit: int, after: int | None
+    ) -> tuple[list[Job], int | None]:
         """A page, newest first: jobs with a number below `after`, and the `after` of the next page (None: no more)."""
 
     def counts(self) -> dict[JobState, int]:
@@ -142,10 +150,25 @@ class Reader(Protocol):
 
     def desired_workers(self) -> int: ...
 
-    def workers(self) -> list[WorkerRecord]: ...
+    def workers(self) -> list[WorkerRecord]:
+        """The oldest first."""
 
     def running(self) -> list[RunningAttempt]:
         """All, by job number."""
+
+    def backup(self, path: Path) -> None:
+        """Write a whole copy of what is committed to `path`; a file there is replaced when the copy is on disk.
+
+        Raises:
+            StorageFull: no room for the copy.
+            StorageError: it can't be written there; the message says why.
+        """
+
+    def integrity_check(self) -> list[str]:
+        """What is damaged, a sentence each, at most 20; empty if the store is whole.
+
+        Reads all of it: seconds for a million jobs.
+        """
 
     def close(self) -> None: ...
 
@@ -162,7 +185,7 @@ class Store(Reader, Protocol):
         """End the part, keeping its changes."""
 
     def undo(self) -> None:
-        """End the part, undoing its changes."""
+        """End the part, undoing its changes. After a StorageError nothing is left to undo, and nothing is done."""
 
     def commit(self) -> None:
         """Returns when everything is on disk.
@@ -172,7 +195,8 @@ class Store(Reader, Protocol):
             StorageFailed: unknown; the store must not be used any more.
         """
 
-    def rollback(self) -> None: ...
+    def rollback(self) -> None:
+        """Undo all since `begin`. After a StorageError nothing is left to undo, and nothing is done."""
 
     def reader(self) -> Reader:
         """A new one, for use by another thread."""
@@ -187,7 +211,13 @@ class Store(Reader, Protocol):
         """
 
     def next_ready(self, now: float) -> ReadyJob | None:
-        """Of the waiting jobs whose `run_at` has come: the highest priority, then the earliest `run_at`, then the lowest number."""
+        """The job to run next, of the waiting ones whose `run_at` has come.
+
+        The highest priority comes first, then the earliest `run_at`, then the lowest number.
+        """
+
+    def runnable(self, number: int) -> ReadyJob | None:
+        """What a worker needs to run this job, whatever its state; None for an unknown job."""
 
     def next_due(self, now: float) -> float | None:
         """The earliest `run_at` later than `now` of a waiting job."""
@@ -213,16 +243,21 @@ class Store(Reader, Protocol):
         ended_at: float,
         now: float,
     ) -> None:
-        """Record the attempt's end, and what becomes of its job: state, counted attempts, run_at, exit code, error; it is not `cancelling` any more."""
+        """Record the attempt's end, and what becomes of its job.
 
-    def update(self, number: int, *, state: JobState, attempts: int, run_at: float, cancelling: bool, now: float) -> None:
+        The job takes `state`, `attempts` (counted), `run_at`, `exit_code` and `error`; it is no longer `cancelling`.
+        """
+
+    def update(
+        self, number: int, *, state: JobState, attempts: int, run_at: float, cancelling: bool, now: float
+    ) -> None:
         """Change a job outside of an attempt's end (cancel, retry)."""
 
     def in_state(self, state: JobState, limit: int, after: int = 0) -> list[int]:
         """Numbers of jobs in `state` above `after`, ascending."""
 
     def delete(self, numbers: Sequence[int]) -> list[Deleted]:
-        """Delete jobs with their attempts, and environments that nobody uses any more."""
+        """Delete jobs with their attempts, and environments that nobody uses any more; unknown ones are passed over."""
 
     # settings, workers
 
@@ -239,7 +274,14 @@ class Store(Reader, Protocol):
     # time
 
     def last_seen_time(self) -> float:
-        """The latest `now` that any write was given; 0.0 in a new store."""
+        """The latest `now` that any write was given, or that of a later `shift_waiting`; 0.0 in a new store."""
 
     def shift_waiting(self, seconds: float, now: float) -> None:
-        """Move `run_at` of all waiting jobs, after the wall clock was set back: a delay must not grow by the jump."""
+        """Move `run_at` of all waiting jobs, after the wall clock was set back: a delay must not grow by the jump.
+
+        Time goes on from `now`: `last_seen_time` becomes that.
+
+        Args:
+            seconds: by how much; negative if the clock was set back.
+            now: UNIX seconds after the jump.
+        """

@@ -1,0 +1,82 @@
+"""Copies of the database that are consistent, whole, and on disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+from queuectld.store.base import StorageError, StorageFull
+from queuectld.store.sqlite.connection import open_raw, open_reader
+from queuectld.store.sqlite.errors import translate
+
+
+def write_backup(source: Path, target: Path) -> None:
+    """Copy what is committed to `target`, which is replaced if it is there. The database may be written meanwhile.
+
+    The copy is one step over a connection of its own: it holds one snapshot, so no busy writer makes it begin again.
+
+    Raises:
+        StorageFull: no room for the copy.
+        StorageError: the copy can't be written; the message says why. `target` is as it was.
+    """
+    if target.absolute().parent.resolve() / target.name in _own_files(source):
+        raise StorageError(f"{target} is the database itself: name another file for the copy")
+    temporary = target.with_name(f".{target.name}.part")
+    try:
+        temporary.unlink(missing_ok=True)
+        create_private(temporary)
+        _copy(source, temporary)
+        fsync(temporary)
+        temporary.rename(target)
+        fsync(target.absolute().parent)
+    except sqlite3.Error as error:
+        raise translate(error) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no room for the copy {target}: free some disk space") from error
+        raise StorageError(f"can't write the copy {target}: {error.strerror}") from error
+    finally:
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def create_private(path: Path) -> None:
+    """Create an empty file that only its owner can read, whatever the umask. SQLite gives its side files the same mode.
+
+    Raises:
+        FileExistsError: it is there already.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    os.close(descriptor)
+
+
+def fsync(path: Path) -> None:
+    """Put a file, or a directory's entries, on disk. Never a database that is open here: its locks would go."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _copy(source: Path, target: Path) -> None:
+    reader = open_reader(source)
+    try:
+        copy = open_raw(target, "rw")
+        try:
+            # The file is thrown away if anything goes wrong, and put on disk at the end: no journal until then.
+            copy.execute("PRAGMA journal_mode = OFF").fetchall()
+            copy.execute("PRAGMA synchronous = OFF").fetchall()
+            reader.backup(copy)
+        finally:
+            copy.close()
+    finally:
+        reader.close()
+
+
+def _own_files(source: Path) -> set[Path]:
+    real = source.resolve()
+    return {real, real.with_name(real.name + "-wal"), real.with_name(real.name + "-shm")}

@@ -1,0 +1,120 @@
+"""A connection to the database file: how it is opened, and statements that raise the store's errors, not SQLite's."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from queuectld.store.sqlite.errors import translate
+
+Row = tuple[Any, ...]
+Values = Sequence[Any]
+
+BUSY_SECONDS = 10.0
+"""Only a foreign program (sqlite3(1) at work on the file) can make the one writer wait."""
+_STATEMENTS = 256
+_WRITER_CACHE_KIB = 8 * 1024
+_READER_CACHE_KIB = 1024
+_CHECKPOINT_PAGES = 2000
+"""8 MiB: a page that changes often is copied to the database once for many commits."""
+_WAL_KEPT_BYTES = 32 * 1024 * 1024
+"""A write-ahead log that grew beyond (a long reader, a huge transaction) is cut back when it is begun anew."""
+
+
+class Connection:
+    """Runs statements, and raises StorageError only. Every result is fetched whole: no statement stays open.
+
+    An open statement would hold a read transaction, and with it every later page of the write-ahead log.
+    """
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self._raw = raw
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._raw.in_transaction
+
+    def rows(self, statement: str, values: Values = ()) -> list[Row]:
+        try:
+            return self._raw.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+    def row(self, statement: str, values: Values = ()) -> Row | None:
+        """The first row; None if there is none."""
+        rows = self.rows(statement, values)
+        return rows[0] if rows else None
+
+    def run(self, statement: str, values: Values = ()) -> int:
+        """How many rows it changed."""
+        try:
+            return self._raw.execute(statement, values).rowcount
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+    def run_many(self, statement: str, values: Iterable[Values]) -> int:
+        """How many rows it changed in all."""
+        try:
+            return self._raw.executemany(statement, values).rowcount
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+    def close(self) -> None:
+        try:
+            self._raw.close()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+
+def open_raw(path: Path, mode: str) -> sqlite3.Connection:
+    """A bare connection in autocommit mode.
+
+    Args:
+        path: the database.
+        mode: `ro`, `rw` or `rwc`, as SQLite's URIs have it.
+
+    Raises:
+        sqlite3.Error: as SQLite says it; often only the first statement finds out.
+    """
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_SECONDS,
+        cached_statements=_STATEMENTS,
+        check_same_thread=False,  # opened in one thread, then owned by another; never used by two at a time
+    )
+
+
+def prepare_writer(raw: sqlite3.Connection) -> None:
+    """Set up the connection that owns the database.
+
+    Raises:
+        sqlite3.Error: as SQLite says it, or where the file system can't do WAL.
+    """
+    ((mode,),) = raw.execute("PRAGMA journal_mode = WAL").fetchall()
+    if mode != "wal":
+        raise sqlite3.OperationalError("the file system can't do WAL: use a local one")
+    for pragma in (
+        "synchronous = FULL",  # a commit returns when it is on disk
+        "foreign_keys = ON",
+        f"cache_size = -{_WRITER_CACHE_KIB}",
+        "temp_store = MEMORY",  # undoing a part must not depend on room in /tmp
+        f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+        f"journal_size_limit = {_WAL_KEPT_BYTES}",
+    ):
+        raw.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that can't change anything.
+
+    Raises:
+        sqlite3.Error: as SQLite says it.
+    """
+    raw = open_raw(path, "ro")
+    raw.execute("PRAGMA query_only = ON").fetchall()
+    raw.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}").fetchall()
+    return raw

@@ -1,0 +1,202 @@
+"""What can be read, by the writer's connection and by readers of what is committed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from msgspec import UNSET
+
+from protocol.jobs import Attempt, Job, JobState, Outcome
+from queuectld.store.base import JobRecord, RunningAttempt, WorkerRecord
+from queuectld.store.sqlite import statements as sql
+from queuectld.store.sqlite.backup import write_backup
+from queuectld.store.sqlite.connection import Connection, Row, open_reader
+from queuectld.store.sqlite.errors import translate
+
+_STATES = {state.value: state for state in JobState}
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome} | {None: None}
+_argv_decoder = msgspec.json.Decoder(list[str])
+_environment_decoder = msgspec.json.Decoder(dict[str, str])
+
+NO_LIMIT = 2**63 - 1
+"""Above every job's number and every priority."""
+_AFTER_EVERY_ID_CHARACTER = "\x7f"
+_FEW = 10_000
+_MAX_FINDINGS = 20
+
+
+def utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def argv_of(text: str | None) -> list[str] | None:
+    return None if text is None else _argv_decoder.decode(text)
+
+
+def environment_of(text: str | None) -> dict[str, str] | None:
+    return None if text is None else _environment_decoder.decode(text)
+
+
+def state_of(text: str) -> JobState:
+    return _STATES[text]
+
+
+def _record(row: Row) -> JobRecord:
+    number, job_id, state, attempts, max_retries, run_at, cancelling, exit_code, error = row
+    return JobRecord(number, job_id, _STATES[state], attempts, max_retries, run_at, bool(cancelling), exit_code, error)
+
+
+def running_of(row: Row) -> RunningAttempt:
+    return RunningAttempt(_record(row[:-4]), *row[-4:])
+
+
+def _attempt(row: Row) -> Attempt:
+    number, worker, started_at, ended_at, outcome, exit_code, signal, error = row
+    return Attempt(
+        number=number,
+        worker=worker,
+        started_at=utc(started_at),
+        ended_at=None if ended_at is None else utc(ended_at),
+        outcome=_OUTCOMES[outcome],
+        exit_code=exit_code,
+        signal=signal,
+        error=error,
+    )
+
+
+def _job(row: Row) -> Job:
+    (_, job_id, queue, state, command, argv, priority, attempts, max_retries, timeout, label, cwd, run_at, created_at,
+     updated_at, exit_code, error, cancelling) = row  # fmt: skip
+    return Job(
+        id=job_id,
+        queue=queue,
+        state=_STATES[state],
+        command=UNSET if command is None else command,
+        argv=UNSET if argv is None else _argv_decoder.decode(argv),
+        priority=priority,
+        attempts=attempts,
+        max_retries=max_retries,
+        timeout=timeout,
+        label=label,
+        cwd=cwd,
+        run_at=utc(run_at),
+        created_at=utc(created_at),
+        updated_at=utc(updated_at),
+        exit_code=exit_code,
+        error=error,
+        cancelling=bool(cancelling),
+    )
+
+
+class Reading:
+    """The reads that the store and its readers share. See base.Reader for what each promises."""
+
+    def __init__(self, path: Path, db: Connection) -> None:
+        self._path = path
+        self._db = db
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """All that is read inside is of one moment. Nothing to do for the one writer."""
+        yield
+
+    def resolve(self, ref: str) -> list[tuple[int, str]]:
+        with self._snapshot():
+            rows = self._db.rows(sql.FIND_ID, (ref,)) or self._db.rows(
+                sql.FIND_PREFIX, (ref, ref + _AFTER_EVERY_ID_CHARACTER)
+            )
+        return [(number, job_id) for number, job_id in rows]
+
+    def get(self, number: int) -> JobRecord | None:
+        row = self._db.row(sql.GET_RECORD, (number,))
+        return None if row is None else _record(row)
+
+    def job(self, number: int, *, env: bool = False) -> Job | None:
+        with self._snapshot():
+            row = self._db.row(sql.GET_JOB, (number,))
+            if row is None:
+                return None
+            history = self.attempts(number)
+            environment = self._db.row(sql.GET_ENVIRONMENT, (number,)) if env else None
+        job = msgspec.structs.replace(_job(row), history=history)
+        if env:
+            job = msgspec.structs.replace(job, env=_environment_decoder.decode(environment[0]) if environment else {})
+        return job
+
+    def attempts(self, number: int) -> list[Attempt]:
+        return [_attempt(row) for row in self._db.rows(sql.GET_ATTEMPTS, (number,))]
+
+    def jobs(
+        self, state: JobState | None, queue: str | None, limit: int, after: int | None
+    ) -> tuple[list[Job], int | None]:
+        below = NO_LIMIT if after is None else after
+        page = (below, limit + 1)  # one more, to see whether another page follows
+        if state is None and queue is None:
+            rows = self._db.rows(sql.LIST_ALL, page)
+        elif state is None:
+            rows = self._db.rows(sql.LIST_QUEUE, (queue, *page))
+        elif queue is None:
+            rows = self._db.rows(sql.LIST_STATE, (state.value, *page))
+        else:
+            # One index leads, and the other condition is looked up row by row: let the one lead that has few rows.
+            few = self.counts()[state] < _FEW
+            statement = sql.LIST_STATE_THEN_QUEUE if few else sql.LIST_QUEUE_THEN_STATE
+            rows = self._db.rows(statement, (state.value, queue, *page))
+        more = len(rows) > limit
+        rows = rows[:limit]
+        return [_job(row) for row in rows], rows[-1][0] if more and rows else None
+
+    def counts(self) -> dict[JobState, int]:
+        (row,) = self._db.rows(sql.GET_COUNTS)
+        return dict(zip(JobState, row, strict=True))
+
+    def settings(self) -> dict[str, int | float]:
+        return dict(self._db.rows(sql.GET_SETTINGS))
+
+    def desired_workers(self) -> int:
+        ((count,),) = self._db.rows(sql.GET_DESIRED_WORKERS)
+        return int(count)
+
+    def workers(self) -> list[WorkerRecord]:
+        return [WorkerRecord(*row) for row in self._db.rows(sql.GET_WORKERS)]
+
+    def running(self) -> list[RunningAttempt]:
+        return [running_of(row) for row in self._db.rows(sql.GET_RUNNING)]
+
+    def backup(self, path: Path) -> None:
+        write_backup(self._path, path)
+
+    def integrity_check(self) -> list[str]:
+        rows = self._db.rows(f"PRAGMA quick_check({_MAX_FINDINGS})")
+        return [] if rows == [("ok",)] else [str(row[0]) for row in rows]
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class SqliteReader(Reading):
+    """Reads what is committed, over a connection of its own that can't write."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            StorageFailed: it can't be opened.
+        """
+        try:
+            raw = open_reader(path)
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        super().__init__(path, Connection(raw))
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        self._db.run("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.run("ROLLBACK")

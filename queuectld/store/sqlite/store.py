@@ -1,0 +1,339 @@
+"""The SQLite store: one file, one writing connection, readers beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from protocol.jobs import WAITING, JobState, Outcome
+from queuectld.store.base import Deleted, NewJob, ReadyJob, RunningAttempt, StorageError, StorageFailed, WorkerRecord
+from queuectld.store.sqlite import statements as sql
+from queuectld.store.sqlite.connection import Connection, Row, Values
+from queuectld.store.sqlite.migrations import MIGRATIONS, Migration
+from queuectld.store.sqlite.opening import open_database
+from queuectld.store.sqlite.reading import (
+    NO_LIMIT,
+    Reading,
+    SqliteReader,
+    argv_of,
+    environment_of,
+    running_of,
+    state_of,
+)
+
+_encoder = msgspec.json.Encoder(order="sorted")  # equal environments have equal bytes
+
+
+def open_store(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> SqliteStore:
+    """Open the database at `path`; make it if there is none, migrate it (after a backup beside it) if it is older.
+
+    Raises:
+        StorageUnusable: it can't be used; the message says why and what to do. It was left as it was.
+        StorageError: there was no room for a migration's backup, or another failure of the disk.
+    """
+    return SqliteStore(path, open_database(path, migrations))
+
+
+@dataclass(slots=True)
+class _Totals:
+    """What many writes of a transaction change, kept in memory and written once, at its commit."""
+
+    counts: dict[JobState, int]
+    last_seen_time: float
+
+    def copy(self) -> _Totals:
+        return _Totals(self.counts.copy(), self.last_seen_time)
+
+
+@dataclass(slots=True)
+class _NotYet:
+    """Known from an earlier look: no waiting job of priority `floor` or above has a `run_at` before `until`.
+
+    So a queue full of delayed jobs, each of a priority of its own, is not walked through at every lease.
+    """
+
+    floor: int = NO_LIMIT
+    until: float = float("-inf")
+
+
+class SqliteStore(Reading):
+    """See base.Store. Made by `open_store`."""
+
+    def __init__(self, path: Path, raw: sqlite3.Connection) -> None:
+        super().__init__(path, Connection(raw))
+        ((last_seen_time,),) = self._db.rows(sql.GET_LAST_SEEN_TIME)
+        self._committed = _Totals(super().counts(), last_seen_time)
+        self._totals = self._committed.copy()
+        self._marked: _Totals | None = None
+        self._not_yet = _NotYet()
+        self._failed = False
+
+    # the transaction
+
+    def begin(self) -> None:
+        if self._failed:
+            raise StorageFailed("the disk failed before: start again, so that what is there can be found out")
+        self._db.run("BEGIN IMMEDIATE")
+
+    def mark(self) -> None:
+        self._write("SAVEPOINT part")
+        self._marked = self._totals.copy()
+
+    def keep(self) -> None:
+        self._write("RELEASE part")
+        self._marked = None
+
+    def undo(self) -> None:
+        if self._marked is None:  # an error of the storage has undone the whole transaction already
+            return
+        self._write("ROLLBACK TO part")
+        self._write("RELEASE part")
+        self._totals, self._marked = self._marked, None
+        self._not_yet = _NotYet()
+
+    def commit(self) -> None:
+        totals = self._totals
+        if totals != self._committed:
+            self._write(sql.SET_TOTALS, (*totals.counts.values(), totals.last_seen_time))
+        try:
+            self._write("COMMIT")
+        except StorageFailed:
+            self._failed = True
+            raise
+        self._committed = totals.copy()
+
+    def rollback(self) -> None:
+        # After an error of the storage SQLite may have rolled back by itself, or not.
+        self._totals, self._marked = self._committed.copy(), None
+        self._not_yet = _NotYet()
+        if self._db.in_transaction:
+            self._db.run("ROLLBACK")
+
+    def reader(self) -> SqliteReader:
+        return SqliteReader(self._path)
+
+    def _write(self, statement: str, values: Values = ()) -> int:
+        self._check_begun()
+        try:
+            return self._db.run(statement, values)
+        except StorageError:
+            self.rollback()
+            raise
+
+    def _check_begun(self) -> None:
+        if not self._db.in_transaction:
+            raise RuntimeError("a write outside of a transaction")
+
+    def _count(self, before: JobState | None, after: JobState | None, now: float) -> None:
+        if before is not None:
+            self._totals.counts[before] -= 1
+        if after is not None:
+            self._totals.counts[after] += 1
+        self._totals.last_seen_time = max(self._totals.last_seen_time, now)
+
+    # reads that differ from a reader's
+
+    def counts(self) -> dict[JobState, int]:
+        return self._totals.counts.copy()
+
+    def last_seen_time(self) -> float:
+        return self._totals.last_seen_time
+
+    # jobs
+
+    def insert(self, jobs: Sequence[NewJob], now: float) -> list[str]:
+        environments: dict[bytes, int] = {}
+        rows = [self._new_row(job, now, environments) for job in jobs]
+        self._check_begun()
+        try:
+            inserted = self._db.run_many(sql.INSERT_JOB, rows)
+        except StorageError:
+            self.rollback()
+            raise
+        self._totals.counts[JobState.PENDING] += inserted
+        self._totals.last_seen_time = max(self._totals.last_seen_time, now)
+        known = self._not_yet
+        for job in jobs:
+            if job.priority >= known.floor and job.run_at < known.until:
+                known.until = job.run_at
+        return [] if inserted == len(jobs) else self._contradicted(jobs)
+
+    def _new_row(self, job: NewJob, now: float, environments: dict[bytes, int]) -> Row:
+        return (
+            job.id,
+            job.digest,
+            job.queue,
+            job.priority,
+            job.run_at,
+            job.max_retries,
+            job.timeout,
+            now,
+            now,
+            job.exact_env,
+            None if job.env is None else self._environment(job.env, environments),
+            job.label,
+            job.cwd,
+            job.command,
+            None if job.argv is None else _encoder.encode(job.argv).decode(),
+        )
+
+    def _environment(self, variables: dict[str, str], found: dict[bytes, int]) -> int:
+        encoded = _encoder.encode(variables)
+        number = found.get(encoded)
+        if number is None:
+            digest = hashlib.sha256(encoded).digest()
+            row = self._db.row(sql.FIND_ENVIRONMENT, (digest,))
+            if row is not None:
+                number = int(row[0])
+            else:
+                self._write(sql.INSERT_ENVIRONMENT, (digest, encoded.decode()))
+                ((number,),) = self._db.rows(sql.FIND_ENVIRONMENT, (digest,))
+            found[encoded] = number
+        return number
+
+    def _contradicted(self, jobs: Sequence[NewJob]) -> list[str]:
+        wrong: dict[str, None] = {}
+        for job in jobs:
+            row = self._db.row(sql.GET_DIGEST, (job.id,))
+            if row is None or row[0] != job.digest:
+                wrong[job.id] = None
+        return list(wrong)
+
+    def next_ready(self, now: float) -> ReadyJob | None:
+        known = self._not_yet
+        if now >= known.until:
+            known.floor, known.until = NO_LIMIT, float("inf")
+        while (first := self._db.row(sql.FIRST_BELOW_PRIORITY, (known.floor,))) is not None:
+            priority, run_at, number = first
+            if run_at <= now:
+                return self.runnable(number)
+            known.floor, known.until = priority, min(known.until, run_at)
+        return None
+
+    def runnable(self, number: int) -> ReadyJob | None:
+        row = self._db.row(sql.GET_RUNNABLE, (number,))
+        if row is None:
+            return None
+        (_, job_id, queue, attempts, max_retries, timeout, last_attempt, command, argv, cwd, variables, exact) = row
+        return ReadyJob(
+            number=number,
+            id=job_id,
+            queue=queue,
+            attempts=attempts,
+            max_retries=max_retries,
+            timeout=timeout,
+            last_attempt=last_attempt,
+            command=command,
+            argv=argv_of(argv),
+            cwd=cwd,
+            env=environment_of(variables),
+            exact_env=bool(exact),
+        )
+
+    def next_due(self, now: float) -> float | None:
+        due: float | None = None
+        below = NO_LIMIT
+        while (first := self._db.row(sql.FIRST_BELOW_PRIORITY, (below,))) is not None:
+            below, run_at, _ = first
+            if run_at <= now:
+                later = self._db.row(sql.FIRST_DUE_LATER, (below, now))
+                if later is None:
+                    continue
+                (run_at,) = later
+            due = run_at if due is None else min(due, run_at)
+        return due
+
+    def start_attempt(self, number: int, attempt: int, token: str, worker: str, now: float) -> None:
+        for state in WAITING:
+            if self._write(sql.LEASE_JOB, (attempt, now, number, state.value)):
+                break
+        else:
+            raise LookupError(f"job number {number} is not waiting")
+        self._write(sql.INSERT_ATTEMPT, (number, attempt, token, worker, now))
+        self._count(state, JobState.PROCESSING, now)
+
+    def running_attempt(self, number: int) -> RunningAttempt | None:
+        row = self._db.row(sql.GET_RUNNING_OF, (number,))
+        return None if row is None else running_of(row)
+
+    def end_attempt(
+        self,
+        number: int,
+        attempt: int,
+        *,
+        outcome: Outcome,
+        exit_code: int | None,
+        signal: int | None,
+        error: str | None,
+        state: JobState,
+        attempts: int,
+        run_at: float,
+        ended_at: float,
+        now: float,
+    ) -> None:
+        ended = self._write(sql.END_ATTEMPT, (outcome.value, exit_code, signal, error, ended_at, number, attempt))
+        settled = ended and self._write(sql.SETTLE_JOB, (state.value, attempts, run_at, exit_code, error, now, number))
+        if not settled:
+            raise LookupError(f"attempt {attempt} of job number {number} is not running")
+        self._count(JobState.PROCESSING, state, now)
+        self._not_yet.until = min(self._not_yet.until, run_at)
+
+    def update(
+        self, number: int, *, state: JobState, attempts: int, run_at: float, cancelling: bool, now: float
+    ) -> None:
+        before = self._db.row(sql.GET_STATE, (number,))
+        if before is None:
+            raise LookupError(f"there is no job number {number}")
+        self._write(sql.UPDATE_JOB, (state.value, attempts, run_at, cancelling, now, number))
+        self._count(state_of(before[0]), state, now)
+        self._not_yet.until = min(self._not_yet.until, run_at)
+
+    def in_state(self, state: JobState, limit: int, after: int = 0) -> list[int]:
+        return [number for (number,) in self._db.rows(sql.NUMBERS_IN_STATE, (state.value, after, limit))]
+
+    def delete(self, numbers: Sequence[int]) -> list[Deleted]:
+        deleted: list[Deleted] = []
+        environments: set[int] = set()
+        for number in numbers:
+            row = self._db.row(sql.GET_DELETABLE, (number,))
+            if row is None:
+                continue
+            state, last_attempt, environment = row
+            self._write(sql.DELETE_ATTEMPTS, (number,))
+            self._write(sql.DELETE_JOB, (number,))
+            self._totals.counts[state_of(state)] -= 1
+            deleted.append(Deleted(number, last_attempt))
+            if environment is not None:
+                environments.add(environment)
+        for environment in environments:
+            self._write(sql.DELETE_ENVIRONMENT, (environment,))
+        return deleted
+
+    # settings, workers
+
+    def set_setting(self, key: str, value: float) -> None:
+        self._write(sql.SET_SETTING, (key, value))
+
+    def unset_setting(self, key: str) -> None:
+        self._write(sql.UNSET_SETTING, (key,))
+
+    def set_desired_workers(self, count: int) -> None:
+        self._write(sql.SET_DESIRED_WORKERS, (count,))
+
+    def add_worker(self, worker: WorkerRecord) -> None:
+        self._write(sql.ADD_WORKER, (worker.id, worker.boot_id, worker.pid, worker.start_ticks, worker.started_at))
+
+    def remove_worker(self, worker_id: str) -> None:
+        self._write(sql.REMOVE_WORKER, (worker_id,))
+
+    # time
+
+    def shift_waiting(self, seconds: float, now: float) -> None:
+        self._write(sql.SHIFT_WAITING, (seconds,))
+        self._totals.last_seen_time = now
+        self._not_yet = _NotYet()
