@@ -124,7 +124,8 @@ def test_listen_fds_without_systemd() -> None:
 
 def test_clean_environment_removes_what_systemd_says_to_the_service_alone() -> None:
     names = """NOTIFY_SOCKET LISTEN_FDS LISTEN_PID LISTEN_FDNAMES WATCHDOG_USEC WATCHDOG_PID INVOCATION_ID
-        JOURNAL_STREAM SYSTEMD_EXEC_PID STATE_DIRECTORY RUNTIME_DIRECTORY CONFIGURATION_DIRECTORY CREDENTIALS_DIRECTORY"""
+        JOURNAL_STREAM SYSTEMD_EXEC_PID
+        STATE_DIRECTORY RUNTIME_DIRECTORY CONFIGURATION_DIRECTORY CREDENTIALS_DIRECTORY"""
     told = dict.fromkeys(names.split(), "x")
     kept = {"PATH": "/bin", "HOME": "/root", "XDG_RUNTIME_DIR": "/run/user/0", "LISTEN_ADDRESS": "0.0.0.0"}
     given = told | kept
