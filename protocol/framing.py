@@ -20,6 +20,9 @@ S = TypeVar("S", bound=Struct)
 MAX_LINE = 1024 * 1024
 """Bytes of a line, its newline not counted."""
 
+MAX_ID = 128
+"""Characters of a request's id."""
+
 
 class Lines:
     """Cuts a stream of bytes into lines, with bounded memory.
@@ -67,7 +70,7 @@ class Lines:
 
 RequestId = int | str | None
 """What we send; what others may send is wider:"""
-WireId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | Annotated[str, Meta(max_length=128)] | None
+WireId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | Annotated[str, Meta(max_length=MAX_ID)] | None
 
 
 class Request(Struct, frozen=True):
@@ -206,10 +209,11 @@ _EXPECTED = re.compile(r"Expected `(?P<types>[^`]*)`(?P<rest>.*)", re.DOTALL)
 _BOUND = re.compile(r" (?P<length>of length )?(?P<sign><=|>=|<|>) (?P<number>-?[0-9.e+]+)")
 _TYPES = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "true or false",
           "array": "an array", "object": "an object", "null": "null"}  # fmt: skip
-_PATTERNS = {
-    r"\\A[A-Za-z0-9._-]+\\Z": "may hold only letters, digits, `.`, `_` and `-`",
-    r"\\A[a-z0-9-]+\\Z": "may hold only lowercase letters, digits and `-`",
+PATTERNS = {
+    r"\A[A-Za-z0-9._-]+\Z": "letters, digits, `.`, `_` and `-`",
+    r"\A[a-z0-9-]+\Z": "lowercase letters, digits and `-`",
 }
+"""Every pattern that a field of the wire has, in words."""
 _WORDS: dict[str, list[str]] = {"state": [*JobState], "outcome": [*Outcome]}
 """Fields that hold one of a few words."""
 
@@ -261,8 +265,9 @@ def _expectation(types: list[str], rest: str) -> str:
             return "must not be empty"
         return f"expected {limit} {number} {'characters' if types[0] == 'str' else 'items'}"
     if rest.startswith(" matching regex "):
-        pattern = rest.removeprefix(" matching regex ").strip("'")
-        return _PATTERNS.get(pattern, f"must match {pattern}")
+        shown = rest.removeprefix(" matching regex ")
+        allowed = next((words for pattern, words in PATTERNS.items() if repr(pattern) == shown), None)
+        return f"may hold only {allowed}" if allowed else f"must match {shown}"
     expected = " or ".join(_TYPES.get(name, name) for name in types)
     got = rest.removeprefix(", got `").removesuffix("`")
     if got == "float" and "int" in types:

@@ -31,12 +31,14 @@ _VARIABLE_NAME = re.compile(r"[^=\0]+")
 
 
 class JobState(enum.StrEnum):
-    PENDING = "pending"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    DEAD = "dead"
-    CANCELLED = "cancelled"
+    """Where a job is in its life."""
+
+    PENDING = "pending"  # waits to be run, not before `run_at`
+    PROCESSING = "processing"  # leased to a worker, running
+    COMPLETED = "completed"  # its command exited 0
+    FAILED = "failed"  # its last attempt failed; it waits for its retry at `run_at`
+    DEAD = "dead"  # its attempts are used up: it is in the dead letter queue
+    CANCELLED = "cancelled"  # ended by a person
 
 
 WAITING = (JobState.PENDING, JobState.FAILED)
@@ -67,12 +69,13 @@ class JobSpec(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=Tru
     """
 
     id: Id | None = None
-    """Letters, digits, `.`, `_`, `-`; at most 128. The client makes one where none is given."""
+    """None: one is made. To be able to send a request again, give one; `queuectl` always does."""
     command: str | None = None
     """Run by `/bin/sh -c`."""
     argv: list[str] | None = None
     """Executed as it is, without a shell. `argv[0]` is looked up in the job's PATH."""
     queue: QueueName = "default"
+    """Made when it is first named."""
     priority: Priority = 0
     """Higher runs first."""
     max_retries: Retries | None = None
@@ -174,9 +177,11 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class WorkerState(enum.StrEnum):
+    """What a worker does."""
+
     STARTING = "starting"  # spawned, not attached yet
-    IDLE = "idle"
-    BUSY = "busy"
+    IDLE = "idle"  # waits for a job
+    BUSY = "busy"  # runs an attempt
     STOPPING = "stopping"  # runs its last attempt
     DETACHED = "detached"  # alive, but not connected to this daemon (yet)
     ENDING = "ending"  # vanished or silent: its processes are being ended

@@ -16,10 +16,14 @@ from protocol.jobs import AttemptNumber, Job, JobSpec, JobState, Outcome, QueueN
 JobRef = Annotated[str, Meta(min_length=1, max_length=128)]
 """A job's id, or a prefix of it that no other id has."""
 JobRefs = Annotated[list[JobRef], Meta(min_length=1, max_length=10_000)]
+"""Jobs' ids, or prefixes of them that no other id has."""
 PageSize = Annotated[int, Meta(ge=1, le=1000)]
+"""How many to answer with at most."""
 Cursor = Annotated[str, Meta(max_length=64)]
+"""`next` of the page before."""
 WorkerId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[a-z0-9-]+\Z")]
 SettingKey = Annotated[str, Meta(min_length=1, max_length=64)]
+"""A setting's name; `config.list` tells all."""
 SettingValue = int | float | str
 MAX_WORKERS = 4096
 MAX_INTEGER = 2**63 - 1
@@ -69,6 +73,7 @@ class EnqueueParams(_Params, frozen=True):
 
 class EnqueueResult(_Result, frozen=True):
     ids: list[str]
+    """In the order of `jobs`."""
 
 
 class JobGetParams(_Params, frozen=True):
@@ -81,9 +86,9 @@ class JobListParams(_Params, frozen=True):
     state: JobState | None = None
     """None: all states."""
     queue: QueueName | None = None
+    """None: all queues."""
     limit: PageSize = 100
     after: Cursor | None = None
-    """`next` of the page before."""
 
 
 class JobPage(_Result, frozen=True):
@@ -157,6 +162,7 @@ def _check_either(ids: list[str] | None, *, everything: bool) -> None:
 
 class DlqListParams(_Params, frozen=True):
     queue: QueueName | None = None
+    """None: all queues."""
     limit: PageSize = 100
     after: Cursor | None = None
 
@@ -183,12 +189,15 @@ class DlqPurgeParams(_Params, frozen=True):
 
 class CountResult(_Result, frozen=True):
     count: int
+    """Of how many jobs."""
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
 
 
 class Setting(_Result, frozen=True):
+    """A setting and its value."""
+
     key: str
     value: SettingValue
     default: SettingValue
@@ -228,6 +237,7 @@ class WorkerStartResult(_Result, frozen=True):
     ids: list[str]
     """The new ones."""
     desired: int
+    """The pool size from now on."""
 
 
 class WorkerStopParams(_Params, frozen=True):
@@ -239,7 +249,9 @@ class WorkerStopParams(_Params, frozen=True):
 
 class WorkerStopResult(_Result, frozen=True):
     ids: list[str]
+    """Those that stop."""
     desired: int
+    """The pool size from now on."""
 
 
 # --- what only workers call -----------------------------------------------------------------------------------------
@@ -268,6 +280,8 @@ class Lease(Struct, frozen=True):
 
 
 class AttemptRef(Struct, frozen=True):
+    """An attempt, as its worker names it: what its lease said."""
+
     job: InternalNumber
     attempt: AttemptNumber
     token: str
@@ -340,6 +354,8 @@ class WorkerExit(_Params, frozen=True):
 
 
 class DaemonStatus(_Result, frozen=True):
+    """The daemon, as `status` tells it."""
+
     version: str
     pid: int
     started_at: datetime
