@@ -15,6 +15,8 @@ import click
 
 from queuectl_client import unit_files
 from queuectl_client.errors import ClientError
+from queuectl_client.options import examples
+from queuectl_client.render.remarks import remark
 from queuectl_client.unit_files import SERVICE_HOME, SERVICE_USER, UNITS, Scope, UnitFile
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -40,12 +42,7 @@ def service() -> None:
     """Run the daemon under systemd."""
 
 
-@service.command(
-    epilog="""\b
-Examples:
-  sudo queuectl service install
-  queuectl service install --user"""
-)
+@service.command(epilog=examples("sudo queuectl service install", "queuectl service install --user"))
 @_shared_options
 @click.option(
     "--queuectld",
@@ -75,10 +72,9 @@ def install(scope: Scope | None, root: Path | None, queuectld: Path | None, *, f
 
 
 @service.command(
-    epilog="""\b
-Examples:
-  sudo systemctl disable --now queuectld.socket queuectld.service
-  sudo queuectl service uninstall"""
+    epilog=examples(
+        "sudo systemctl disable --now queuectld.socket queuectld.service", "sudo queuectl service uninstall"
+    )
 )
 @_shared_options
 def uninstall(scope: Scope | None, root: Path | None, *, force: bool) -> None:
@@ -136,12 +132,11 @@ def _warn_if_out_of_reach(program: Path, *, own: bool) -> None:
     if own:  # the interpreter and the packages are this command's own: a checkout or a pyenv may lie elsewhere
         needed += [Path(sys.executable).resolve(), Path(unit_files.__file__)]
     if hidden := unit_files.out_of_reach(needed):
-        click.echo(
-            f"warning: the service can't reach {' and '.join(map(str, hidden))}: it runs as user {SERVICE_USER}, and "
-            "home directories are hidden from it (ProtectHome=).\n"
-            "hint: install where everybody may read, with a Python that everybody may run: `/usr/bin/python3 -m venv "
+        remark(
+            f"the service can't reach {' and '.join(map(str, hidden))}: it runs as user {SERVICE_USER}, and home "
+            "directories are hidden from it (ProtectHome=)",
+            "install where everybody may read, with a Python that everybody may run: `/usr/bin/python3 -m venv "
             "/opt/queuectl && /opt/queuectl/bin/pip install queuectld && /opt/queuectl/bin/queuectl service install`",
-            err=True,
         )
 
 

@@ -200,7 +200,7 @@ def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
 def test_install_warns_of_a_program_that_the_service_can_not_reach(tmp_path: Path) -> None:
     result = run("install", "--system", "--root", tmp_path, "--queuectld", "/home/alice/venv/bin/queuectld")
     assert result.exit_code == 0
-    assert "warning: the service can't reach /home/alice/venv/bin/queuectld" in result.stderr
+    assert "queuectl: the service can't reach /home/alice/venv/bin/queuectld" in result.stderr
     assert "/opt/queuectl" in result.stderr
     assert install(tmp_path / "other").stderr == ""
 
