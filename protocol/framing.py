@@ -206,6 +206,8 @@ _PLACE = re.compile(r"(?:key` in `)?\$\.?(?P<path>[\w.\[\]]*)`")
 """What msgspec puts behind " - at `": names of our own fields and indices, never anything that came over the wire."""
 
 _EXPECTED = re.compile(r"Expected `(?P<types>[^`]*)`(?P<rest>.*)", re.DOTALL)
+_UNKNOWN = "Object contains unknown field `"
+_MISSING = "Object missing required field `"
 _BOUND = re.compile(r" (?P<length>of length )?(?P<sign><=|>=|<|>) (?P<number>-?[0-9.e+]+)")
 _TYPES = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "true or false",
           "array": "an array", "object": "an object", "null": "null"}  # fmt: skip
@@ -226,7 +228,7 @@ def explain(error: msgspec.ValidationError) -> str:
     """
     what, separator, tail = str(error).rpartition(" - at `")
     place = _PLACE.fullmatch(tail) if separator else None
-    if place is None:
+    if place is None or (what.startswith(_UNKNOWN) and not what.endswith("`")):  # that was a part of the field's name
         return _plainly(str(error), "")
     where = place["path"]
     what = _plainly(what, where)
@@ -237,14 +239,11 @@ def _plainly(what: str, where: str) -> str:
     """A message of msgspec, its place cut off, in the words of the reference; our own messages as they are."""
     if expected := _EXPECTED.fullmatch(what):
         return _expectation(expected["types"].split(" | "), expected["rest"])
-    for beginning, plain in (
-        ("Object contains unknown field `", "unknown field"),
-        ("Object missing required field `", "missing field"),
-    ):
+    for beginning, plain in ((_UNKNOWN, "unknown field"), (_MISSING, "missing field")):
         if what.startswith(beginning):
             return f"{plain} `{short(what[len(beginning) : -1])}`"
     if what.startswith("Invalid enum value "):
-        given = short(what.removeprefix("Invalid enum value ").strip("'"))
+        given = short(what.removeprefix("Invalid enum value ")[1:-1])  # without its quotes
         words = _WORDS.get(where.rpartition(".")[2])
         return f"`{given}` is none of {', '.join(words)}" if words else f"`{given}` is none of the words allowed here"
     if what in {"Number out of range", "Integer value out of range"}:
