@@ -1,0 +1,114 @@
+"""The queuectld command: a flag wins over the environment, that over the config file, that over the default."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from protocol import paths
+from protocol.messages import MAX_WORKERS
+from protocol.version import __version__
+from queuectld import daemon, journal
+from queuectld.startup import StartError
+from queuectld.store.base import StorageError
+
+_KEYS = ("state_dir", "socket", "workers", "log_level", "log_format", "socket_group")
+
+
+def _read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Make the config file's values the defaults of the options."""
+    path = value or paths.config_file()
+    try:
+        with path.open("rb") as file:
+            content: dict[str, Any] = tomllib.load(file)
+    except FileNotFoundError:
+        if value is None:
+            return None
+        raise click.BadParameter(f"there is no file {path}") from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise click.BadParameter(f"{path} can't be read: {error}") from None
+    unknown = sorted(set(content) - set(_KEYS))
+    if unknown:
+        raise click.BadParameter(f"{path} has an unknown key {unknown[0]!r}; it may have {', '.join(_KEYS)}")
+    context.default_map = {**(context.default_map or {}), **content}
+    return path
+
+
+@click.command(context_settings={"auto_envvar_prefix": "QUEUECTL", "help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_read_config,
+    is_eager=True,
+    expose_value=False,
+    help="TOML file with the same keys as these options (state_dir, socket ...). "
+    "[default: queuectl/queuectld.toml in the user's config directory, if it is there]",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Database, logs, locks. [default: $STATE_DIRECTORY, else the user's state directory]",
+)
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to listen. [default: systemd's socket, else $RUNTIME_DIRECTORY/queuectl.sock, "
+    "else the user's runtime directory]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0, MAX_WORKERS),
+    help="Size of the pool of workers from now on. [default: as it was last asked for; 0 at first]",
+)
+@click.option("--log-level", type=click.Choice(journal.LEVELS), default="info", show_default=True)
+@click.option("--log-format", type=click.Choice(journal.FORMATS), default="human", show_default=True)
+@click.option("--socket-group", metavar="GROUP", help="Its members may use the daemon too: the socket gets mode 0660.")
+@click.version_option(__version__, prog_name="queuectld")
+def command(
+    state_dir: Path | None,
+    socket: Path | None,
+    workers: int | None,
+    log_level: str,
+    log_format: journal.Format,
+    socket_group: str | None,
+) -> NoReturn:
+    r"""The queuectl daemon, in the foreground: owns the queue, runs the workers, answers `queuectl`.
+
+    \b
+    Examples:
+      queuectld --workers 4
+      queuectld --state-dir /tmp/q --socket /tmp/q/sock --log-format json
+      QUEUECTL_WORKERS=2 queuectld
+
+    SIGTERM or SIGINT: take no new work, let running attempts finish for up to `shutdown_timeout` seconds, then end them
+    and put their jobs back; a second one skips the wait. SIGHUP: re-execute in place (after an upgrade); running jobs
+    go on. To run it in the background use `queuectl daemon start`, or systemd (`queuectl service install`).
+    """
+    journal.set_up(log_level, log_format)
+    options = daemon.Options(
+        # Absolute: workers start elsewhere.
+        state_dir=(state_dir or paths.state_dir(os.environ)).absolute(),
+        socket=(socket or paths.daemon_socket(os.environ)).absolute(),
+        workers=workers,
+        socket_group=socket_group,
+    )
+    sys.exit(daemon.run(options))
+
+
+def main() -> NoReturn:
+    """Exit status: 0 stopped as asked; 1 can't start, or the storage failed; 2 wrong usage."""
+    try:
+        command.main(prog_name="queuectld")
+    except StartError as error:
+        click.echo(f"queuectld: {error}", err=True)
+        if error.hint:
+            click.echo(f"  hint: {error.hint}", err=True)
+        sys.exit(1)
+    except StorageError as error:
+        click.echo(f"queuectld: {error}", err=True)
+        sys.exit(1)

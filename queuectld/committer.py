@@ -1,0 +1,145 @@
+"""Group commit: one thread owns the writing side of the store and commits whatever is waiting as one transaction.
+
+No timer is needed: while one commit is on its way to the disk, the next batch collects. Each operation runs in a
+part of its own, so one that fails (a refused request) fails alone; a commit that fails fails its whole batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from protocol.errors import ProtocolError
+from queuectld.store.base import StorageError, StorageFull, Store
+
+T = TypeVar("T")
+Operation = Callable[[Store], T]
+
+MAX_BATCH = 256
+"""Operations of one transaction: a bound for how long the first of them waits for the last."""
+
+
+class Committer:
+    """Runs operations on a store, in the order they were submitted.
+
+    Args:
+        store: owned by the committer's thread from `start` to `stop`.
+        on_failure: called in the event loop's thread after an I/O error, once; nothing is taken after it.
+    """
+
+    def __init__(self, store: Store, on_failure: Callable[[StorageError], None]) -> None:
+        self._store = store
+        self._on_failure = on_failure
+        self._queue: queue.SimpleQueue[tuple[Operation[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failed: StorageError | None = None
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """Have `operation` run; the future resolves after the COMMIT that holds it, in the order of submission.
+
+        Raises (through the future):
+            ProtocolError: the operation's own refusal, or `storage_full`, or `storage_failed`.
+        """
+        assert self._loop is not None, "start comes first"  # noqa: S101 - a programming error
+        future: asyncio.Future[T] = self._loop.create_future()
+        if self._failed is not None:
+            future.set_exception(_refusal(self._failed))
+        else:
+            self._queue.put((operation, future))
+        return future
+
+    async def stop(self) -> None:
+        """Finish what was submitted, then end the thread."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    # --- the thread -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            batch = []
+            item = self._queue.get()
+            while True:
+                if item is None:
+                    stopping = True
+                    break
+                batch.append(item)
+                if len(batch) >= MAX_BATCH:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            if batch:
+                self._commit(batch)
+
+    def _commit(self, batch: list[tuple[Operation[Any], asyncio.Future[Any]]]) -> None:
+        outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        store = self._store
+        error: StorageError | None = self._failed
+        if error is None:
+            try:
+                store.begin()
+                for operation, future in batch:
+                    outcomes.append((future, *self._run_one(operation)))
+                store.commit()
+            except StorageError as failure:
+                error = failure
+                with contextlib.suppress(StorageError):
+                    store.rollback()
+        if error is not None:
+            refusal = _refusal(error)
+            # Even what was refused by its own operation: that refusal was decided on changes that are not there now.
+            outcomes = [(future, None, refusal) for _, future in batch]
+            if not isinstance(error, StorageFull):
+                self._failed = error
+        assert self._loop is not None  # noqa: S101 - set by start
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._resolve, outcomes, error)
+
+    def _run_one(self, operation: Operation[Any]) -> tuple[Any, BaseException | None]:
+        store = self._store
+        store.mark()
+        try:
+            result = operation(store)
+        except StorageError:
+            raise
+        except Exception as refusal:  # noqa: BLE001 - one bad operation must not take the others along
+            store.undo()
+            return None, refusal
+        store.keep()
+        return result, None
+
+    def _resolve(
+        self, outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]], error: StorageError | None
+    ) -> None:
+        for future, result, refusal in outcomes:
+            if future.cancelled():
+                continue  # its client is gone; what it asked for is done all the same
+            if refusal is None:
+                future.set_result(result)
+            else:
+                future.set_exception(refusal)
+        if error is not None and not isinstance(error, StorageFull):
+            self._on_failure(error)
+
+
+def _refusal(error: StorageError) -> ProtocolError:
+    if isinstance(error, StorageFull):
+        return ProtocolError("storage_full", f"the disk is full: {error}", "nothing was changed; free some space")
+    return ProtocolError(
+        "storage_failed",
+        f"the disk failed: {error}",
+        "it is unknown whether the change was stored; the daemon stops, and finds out at its next start",
+    )

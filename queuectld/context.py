@@ -1,0 +1,54 @@
+"""What handlers work with: one object, built by daemon.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from protocol.errors import ProtocolError
+from queuectld.clock import Clock
+from queuectld.committer import Committer
+from queuectld.core.settings import Settings
+from queuectld.readers import Readers
+from queuectld.supervisor import Supervisor
+from queuectld.watchers import Watchers
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What does not change while this process lives."""
+
+    pid: int
+    started_at: datetime
+    generation: int
+    state_dir: Path
+    socket: Path
+    containment: str
+
+
+@dataclass(slots=True)
+class Context:
+    """The daemon as its handlers see it.
+
+    Attributes:
+        settings: those in force; replaced as a whole after a change is committed.
+        stopping: a stop was asked for: nothing new is taken.
+    """
+
+    about: About
+    committer: Committer
+    readers: Readers
+    supervisor: Supervisor
+    watchers: Watchers
+    clock: Clock
+    settings: Settings
+    stopping: bool = False
+
+    def refuse_when_stopping(self) -> None:
+        """
+        Raises:
+            ProtocolError: `shutting_down`.
+        """
+        if self.stopping:
+            raise ProtocolError("shutting_down", "the daemon is stopping", "try again when it is back")

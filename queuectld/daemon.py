@@ -1,0 +1,330 @@
+"""The daemon, put together: the only file that names a concrete store. Start-up and shutdown, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from protocol.version import __version__
+from queuectld import handover, sdnotify, startup
+from queuectld.clock import Clock
+from queuectld.committer import Committer
+from queuectld.context import About, Context
+from queuectld.core.settings import with_overrides
+from queuectld.handlers import HANDLERS
+from queuectld.readers import Readers
+from queuectld.server import Access, Connection, Server, check_handlers
+from queuectld.startup import StartError
+from queuectld.store.base import StorageError, Store
+from queuectld.store.sqlite import open_store
+from queuectld.supervisor import Supervisor
+from queuectld.watchers import Watchers
+from queuectld.worker import containment
+
+log = logging.getLogger("queuectld")
+
+QUIESCE = 5.0
+"""Seconds that answers which are due have, before a re-execution or the end."""
+
+CLOCK_SLACK = 1.0
+"""Seconds that the wall clock may be behind what the store has seen, before it counts as set back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a person can decide at the start; see cli.py."""
+
+    state_dir: Path
+    socket: Path
+    workers: int | None
+    socket_group: str | None
+
+
+class Ending(enum.Enum):
+    STOP = enum.auto()
+    REEXECUTE = enum.auto()
+    STORAGE_FAILED = enum.auto()
+
+
+def run(options: Options) -> int:
+    """Serve until told to stop; the exit status.
+
+    Raises:
+        StartError: with nothing changed for a daemon that runs already.
+        StorageError: the store can't be opened; it was not touched.
+    """
+    os.umask(0o077)
+    inherited = handover.take_over(os.environ)
+    # A descriptor that systemd passed is marked as closed on exec before anything can be spawned.
+    passed = [] if inherited else sdnotify.listen_fds(os.environ)
+    group = startup.group_id(options.socket_group)
+    if inherited is not None:
+        lock, descriptors = inherited.lock, inherited.descriptors
+    else:
+        startup.prepare_state_dir(options.state_dir)
+        lock, descriptors = startup.lock_state_dir(options.state_dir), startup.raise_descriptor_limit()
+    store = open_store(options.state_dir / "queue.db")
+    identity = None
+    if inherited is not None:
+        listener, identity = socket.socket(fileno=inherited.listener), inherited.socket_identity
+    elif passed:
+        listener = socket.socket(fileno=passed[0])
+    else:
+        # After the lock, so that a socket file is only ever removed by the one daemon of its state directory.
+        listener = startup.listen(options.socket, group)
+        identity = startup.file_identity(options.socket)
+    containment.become_subreaper()
+    daemon = _Daemon(options, store, listener, lock, descriptors, identity, group, inherited)
+    with asyncio.Runner() as runner:
+        ending = runner.run(daemon.serve())
+        if ending is Ending.REEXECUTE:
+            daemon.reexecute()
+    startup.remove_socket(options.socket, identity)
+    return 1 if ending is Ending.STORAGE_FAILED else 0
+
+
+class _Daemon:
+    def __init__(
+        self,
+        options: Options,
+        store: Store,
+        listener: socket.socket,
+        lock: int,
+        descriptors: int,
+        identity: tuple[int, int] | None,
+        group: int | None,
+        inherited: handover.Handover | None,
+    ) -> None:
+        self._options = options
+        self._store = store
+        self._listener = listener
+        self._lock = lock
+        self._descriptors = descriptors
+        self._identity = identity
+        self._group = group
+        self._inherited = inherited
+        self._started_at = inherited.started_at if inherited else time.time()
+        self._generation = inherited.generation if inherited else 0
+        self._ending: asyncio.Future[Ending] | None = None
+        self._skip = asyncio.Event()
+        self._connections: list[tuple[int, bytes]] = []
+        self._checking = False
+
+    async def serve(self) -> Ending:
+        loop = asyncio.get_running_loop()
+        self._ending = loop.create_future()
+        clock, watchers = Clock(), Watchers()
+        committer = Committer(self._store, self._storage_failed)
+        _mend_clock(self._store, clock)
+        settings = with_overrides(self._store.settings())
+        desired = self._store.desired_workers()
+        workers, running = self._store.workers(), self._store.running()
+        readers = Readers(self._store.reader)
+        # From here on the committer's thread owns the store.
+        committer.start()
+        address = Path(os.fsdecode(self._listener.getsockname() or b"")) if not self._identity else self._options.socket
+        context: Context
+        supervisor = Supervisor(
+            committer,
+            watchers,
+            lambda: context.settings,
+            clock,
+            address,
+            self._options.state_dir,
+            sdnotify.clean_environment(os.environ),
+            self._descriptors,
+        )
+        about = About(
+            pid=os.getpid(),
+            started_at=datetime.fromtimestamp(self._started_at, UTC),
+            generation=self._generation,
+            state_dir=self._options.state_dir,
+            socket=address,
+            containment="subreaper",
+        )
+        context = Context(about, committer, readers, supervisor, watchers, clock, settings)
+        check_handlers(HANDLERS)
+        access = Access(os.geteuid(), self._group)
+        server = Server(context, dict(HANDLERS), access, startup.connection_limit(), _detached(supervisor))
+        self._handle_signals(loop, context)
+        if self._options.workers is not None and self._inherited is None:
+            desired = self._options.workers
+            await committer.submit(lambda store: store.set_desired_workers(desired))
+        await supervisor.recover(workers, running, desired)
+        await server.listen(self._listener)
+        for descriptor, waiting in self._inherited.connections if self._inherited else []:
+            await server.adopt(socket.socket(fileno=descriptor), waiting)
+        supervisor.wake()
+        watchdog = asyncio.ensure_future(_watchdog(context))
+        _say_ready(context)
+        log.info(
+            "ready",
+            extra={"version": __version__, "pid": about.pid, "socket": str(address), "state_dir": str(about.state_dir)},
+        )
+        ending = await self._ending
+        if ending is Ending.STOP:
+            await self._stop(context, server)
+        elif ending is Ending.REEXECUTE:
+            sdnotify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=re-executing")
+            await server.quiesce(QUIESCE)
+        watchdog.cancel()
+        supervisor.abandon()
+        await committer.stop()
+        readers.close()
+        if ending is Ending.REEXECUTE:
+            # Answers of what was committed last are written by now; what is still open is handed over as it was asked.
+            await server.quiesce(QUIESCE)
+            self._connections = _handed_over(server)
+        else:
+            watchers.all_changed()
+            server.close()
+            await asyncio.sleep(0)
+        if ending is not Ending.STORAGE_FAILED:
+            self._store.close()
+        return ending
+
+    async def _stop(self, context: Context, server: Server) -> None:
+        sdnotify.notify("STOPPING=1", "STATUS=waiting for running attempts")
+        log.info("stopping")
+        context.stopping = True
+        context.watchers.all_changed()  # those who wait are told that the daemon goes
+        await context.supervisor.stop(self._skip)
+        await server.quiesce(QUIESCE)
+        log.info("stopped")
+
+    # --- signals --------------------------------------------------------------------------------------------------
+
+    def _handle_signals(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload, context)
+        # Held back since before the exec, if there was one: see reexecute.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+
+    def _on_stop(self) -> None:
+        if self._ending is not None and not self._ending.done():
+            self._ending.set_result(Ending.STOP)
+        else:
+            self._skip.set()
+
+    def _on_reload(self, context: Context) -> None:
+        if self._ending is None or self._ending.done() or self._checking:
+            return
+        self._checking = True
+        task = asyncio.ensure_future(self._reload())
+        task.add_done_callback(lambda _task: setattr(self, "_checking", False))
+        del context
+
+    async def _reload(self) -> None:
+        """Re-execute, if what is installed now can be started at all; else go on as before."""
+        fault = await asyncio.to_thread(_fault_of_successor)
+        if fault:
+            log.error("not re-executed, the installed program does not start: %s", fault)
+        elif self._ending is not None and not self._ending.done():
+            self._ending.set_result(Ending.REEXECUTE)
+
+    def _storage_failed(self, error: StorageError) -> None:
+        log.critical("the storage failed, stopping; running jobs go on: %s", error)
+        if self._ending is not None and not self._ending.done():
+            self._ending.set_result(Ending.STORAGE_FAILED)
+
+    # --- re-execution ---------------------------------------------------------------------------------------------
+
+    def reexecute(self) -> None:
+        """Replace this program by the one that is installed now: same PID, same sockets. Does not return."""
+        log.info("re-executing")
+        # A signal that comes between here and the successor's handlers must wait: by default it would end the process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+        handover.pass_on(
+            handover.Handover(
+                lock=self._lock,
+                listener=self._listener.fileno(),
+                generation=self._generation + 1,
+                started_at=self._started_at,
+                descriptors=self._descriptors,
+                socket_identity=self._identity,
+                connections=self._connections,
+            ),
+            os.environ,
+        )
+        os.execv(sys.executable, _own_command())  # noqa: S606 - that is the point
+
+
+_HELD_BACK = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+def _own_command() -> list[str]:
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def _fault_of_successor() -> str:
+    """Why the installed program can't be started; "" if it can."""
+    environment = sdnotify.clean_environment(os.environ)
+    try:
+        # Its output tells, not its exit status: that may be collected by whoever reaps this process's children.
+        done = subprocess.run(
+            [*_own_command(), "--version"], capture_output=True, text=True, env=environment, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if "queuectld" in done.stdout:
+        return ""
+    return (done.stderr.strip() or "it says nothing").splitlines()[-1]
+
+
+def _handed_over(server: Server) -> list[tuple[int, bytes]]:
+    """Descriptors of their own, since asyncio closes those of its transports."""
+    found = []
+    for connection in list(server.connections):
+        given = connection.hand_over()
+        if given is not None:
+            descriptor, waiting = given
+            with contextlib.suppress(OSError):
+                found.append((os.dup(descriptor), waiting))
+    return found
+
+
+def _detached(supervisor: Supervisor) -> Callable[[Connection], None]:
+    def detached(connection: Connection) -> None:
+        supervisor.detached(connection)
+
+    return detached
+
+
+def _mend_clock(store: Store, clock: Clock) -> None:
+    """If the wall clock was set back since the last change, move what waits along: no delay may grow by the jump."""
+    ahead = store.last_seen_time() - clock.now()
+    if ahead > CLOCK_SLACK:
+        log.warning("the clock was set back; waiting jobs are moved along", extra={"seconds": round(ahead, 3)})
+        store.begin()
+        store.shift_waiting(-ahead, clock.now())
+        store.commit()
+
+
+async def _watchdog(context: Context) -> None:
+    """Tell systemd that this process works: its loop turns, and its committer answers."""
+    interval = sdnotify.watchdog_interval(os.environ)
+    while interval is not None:
+        await context.committer.submit(lambda store: store.desired_workers())
+        sdnotify.notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
+def _say_ready(context: Context) -> None:
+    count = len(context.supervisor.workers())
+    sdnotify.notify("READY=1", f"STATUS=serving on {context.about.socket} with {count} workers")
+
+
+__all__ = ["Options", "StartError", "run"]

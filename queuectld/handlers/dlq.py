@@ -1,0 +1,78 @@
+"""The dead letter queue."""
+
+from __future__ import annotations
+
+import asyncio
+
+from protocol.errors import ProtocolError
+from protocol.jobs import JobState
+from protocol.messages import CountResult, DlqListParams, DlqPurgeParams, DlqRetryParams, JobListParams, JobPage
+from queuectld import operations
+from queuectld.context import Context
+from queuectld.handlers import jobs
+from queuectld.logs import remove_logs
+from queuectld.store.base import Deleted
+from queuectld.supervisor import Peer
+
+STEP = 500
+"""Jobs of one transaction, so that `all` of a million does not hold up everybody else."""
+
+
+async def list_(context: Context, _peer: Peer, params: DlqListParams) -> JobPage:
+    return await jobs.page(
+        context, JobListParams(state=JobState.DEAD, queue=params.queue, limit=params.limit, after=params.after)
+    )
+
+
+async def retry(context: Context, _peer: Peer, params: DlqRetryParams) -> CountResult:
+    context.refuse_when_stopping()
+    count = 0
+    if params.ids is not None and not params.all:
+        ids, now = params.ids, context.clock.now()
+        numbers = await context.committer.submit(lambda store: operations.dlq_retry(store, ids, now))
+        count = _retried(context, numbers)
+    elif params.all and params.ids is None:
+        after = 0
+        while numbers := await _retry_step(context, after):
+            # Upwards only: a job that dies again meanwhile is not retried a second time by this request.
+            count += _retried(context, numbers)
+            after = numbers[-1]
+    else:
+        raise _either_or()
+    return CountResult(count=count)
+
+
+async def _retry_step(context: Context, after: int) -> list[int]:
+    now = context.clock.now()
+    return await context.committer.submit(lambda store: operations.dlq_retry_some(store, STEP, after, now))
+
+
+def _retried(context: Context, numbers: list[int]) -> int:
+    for number in numbers:
+        context.watchers.changed(number)
+    context.supervisor.wake()
+    return len(numbers)
+
+
+async def purge(context: Context, _peer: Peer, params: DlqPurgeParams) -> CountResult:
+    count = 0
+    if params.ids is not None and not params.all:
+        ids = params.ids
+        count = await _purged(context, await context.committer.submit(lambda store: operations.dlq_purge(store, ids)))
+    elif params.all and params.ids is None:
+        while deleted := await context.committer.submit(lambda store: operations.dlq_purge_some(store, STEP)):
+            count += await _purged(context, deleted)
+    else:
+        raise _either_or()
+    return CountResult(count=count)
+
+
+async def _purged(context: Context, deleted: list[Deleted]) -> int:
+    await asyncio.to_thread(remove_logs, context.about.state_dir, deleted)
+    for job in deleted:
+        context.watchers.changed(job.number)
+    return len(deleted)
+
+
+def _either_or() -> ProtocolError:
+    return ProtocolError("invalid_params", "give either `ids` or `all`")

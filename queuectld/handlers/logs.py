@@ -1,0 +1,124 @@
+"""Output of attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+from protocol.errors import ProtocolError
+from protocol.jobs import Attempt
+from protocol.messages import JobLogs, JobLogsParams
+from queuectld import logs, operations
+from queuectld.context import Context
+from queuectld.store.base import JobRecord, Reader
+from queuectld.supervisor import Peer
+from queuectld.worker.runner import log_path
+
+GATHER = 0.02
+"""Seconds between noticing new output and answering with it, so that a chatty job does not cost an answer a line."""
+
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at a log that can't be watched (the user has no inotify instance left)."""
+
+
+async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
+    """One piece; with `follow`, waits until there is one."""
+    number = (await context.readers.run(lambda reader: operations.find(reader, params.id))).number
+    changed = context.watchers.subscribe([number])
+    watch: logs.FileWatch | None = None
+    offset: int | None = None
+    try:
+        while True:
+            changed.clear()
+            job, attempt = await context.readers.run(lambda reader: _look(reader, number, params))
+            if attempt is None:
+                if not params.follow or operations.is_ended(job.state):
+                    return JobLogs(attempt=None, offset=0, next=0, end=True, text="")
+                context.refuse_when_stopping()
+                await changed.wait()
+                continue
+            path = log_path(context.about.state_dir, number, attempt.number)
+            if watch is None and params.follow and attempt.outcome is None:
+                try:
+                    watch = logs.FileWatch(path)
+                    watch.start(changed)
+                except OSError:
+                    watch = None  # not there yet, or no instance left: looked at again below
+            if offset is None:
+                tail = params.tail
+                offset = params.offset if tail is None else await asyncio.to_thread(logs.offset_of_tail, path, tail)
+            piece = await asyncio.to_thread(logs.read_piece, path, offset)
+            end = attempt.outcome is not None and piece.at_end
+            if piece.data or end or not params.follow:
+                return _answer(attempt.number, piece, end=end, raw=params.base64)
+            context.refuse_when_stopping()
+            if watch is not None:
+                await changed.wait()
+                await asyncio.sleep(GATHER)
+            else:
+                await _wait_at_most(changed, LOOK_AGAIN if offset else GATHER)
+    finally:
+        context.watchers.unsubscribe([number], changed)
+        if watch is not None:
+            watch.close()
+
+
+async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+def _look(reader: Reader, number: int, params: JobLogsParams) -> tuple[JobRecord, Attempt | None]:
+    """The job, and the attempt asked for; None where it was not started yet.
+
+    The order matters: an attempt seen as ended has written all its output, so the log is read after this.
+    """
+    job = reader.get(number)
+    if job is None:
+        raise ProtocolError("not_found", f"job {params.id} was removed")
+    attempts = reader.attempts(number)
+    if params.attempt is None:
+        return job, attempts[-1] if attempts else None
+    for attempt in attempts:
+        if attempt.number == params.attempt:
+            return job, attempt
+    if not params.follow or operations.is_ended(job.state):
+        if params.follow:
+            return job, None
+        raise ProtocolError("not_found", f"job {job.id} has no attempt {params.attempt}", "`queuectl show` lists them")
+    return job, None
+
+
+def _answer(attempt: int, piece: logs.Piece, *, end: bool, raw: bool) -> JobLogs:
+    data = piece.data
+    text = encoded = None
+    if raw:
+        encoded = base64.b64encode(data).decode("ascii")
+    else:
+        if not end:
+            data = _whole_characters(data)
+        text = data.decode("utf-8", "replace")
+    return JobLogs(
+        attempt=attempt,
+        offset=piece.offset,
+        next=piece.offset + len(data),
+        end=end,
+        text=text,
+        base64=encoded,
+        dropped=piece.dropped,
+    )
+
+
+def _whole_characters(data: bytes) -> bytes:
+    """Without a UTF-8 character that is cut off at the end: its rest comes with the next piece."""
+    for back in range(1, min(4, len(data)) + 1):
+        lead = data[-back]
+        if lead & 0xC0 != 0x80:
+            length = (
+                1 if lead < 0x80 else 2 if lead >> 5 == 6 else 3 if lead >> 4 == 14 else 4 if lead >> 3 == 30 else 1
+            )
+            return data[:-back] if length > back and len(data) > back else data
+    return data

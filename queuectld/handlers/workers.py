@@ -1,0 +1,57 @@
+"""The workers: what people ask of the pool, and what workers say."""
+
+from __future__ import annotations
+
+from protocol.errors import ProtocolError
+from protocol.messages import (
+    MAX_WORKERS,
+    AttachParams,
+    AttachResult,
+    FinishParams,
+    FinishResult,
+    NoParams,
+    WorkerListResult,
+    WorkerStartParams,
+    WorkerStartResult,
+    WorkerStopParams,
+    WorkerStopResult,
+)
+from queuectld.context import Context
+from queuectld.supervisor import Peer
+
+
+async def list_(context: Context, _peer: Peer, _params: NoParams) -> WorkerListResult:
+    return WorkerListResult(workers=context.supervisor.workers(), desired=context.supervisor.desired)
+
+
+async def start(context: Context, _peer: Peer, params: WorkerStartParams) -> WorkerStartResult:
+    context.refuse_when_stopping()
+    desired = context.supervisor.desired + params.count
+    if desired > MAX_WORKERS:
+        raise ProtocolError("invalid_params", f"`count`: there can be {MAX_WORKERS} workers, not {desired}")
+    # The pool changes first, and its size is read when the change is stored: two requests at once add up.
+    ids = context.supervisor.set_desired(desired)
+    await _store_size(context)
+    return WorkerStartResult(ids=ids, desired=desired)
+
+
+async def stop(context: Context, _peer: Peer, params: WorkerStopParams) -> WorkerStopResult:
+    ids = context.supervisor.stop_workers(params.ids, now=params.now)
+    await _store_size(context)
+    return WorkerStopResult(ids=ids, desired=context.supervisor.desired)
+
+
+async def _store_size(context: Context) -> None:
+    await context.committer.submit(lambda store: store.set_desired_workers(context.supervisor.desired))
+
+
+async def attach(context: Context, peer: Peer, params: AttachParams) -> AttachResult:
+    return await context.supervisor.attach(peer, params)
+
+
+async def finish(context: Context, peer: Peer, params: FinishParams) -> FinishResult:
+    return await context.supervisor.finish(peer, params.ended)
+
+
+async def heartbeat(context: Context, peer: Peer, _params: NoParams) -> None:
+    context.supervisor.heartbeat(peer)

@@ -1,0 +1,56 @@
+"""What a daemon passes to itself when it re-executes in place: locks, sockets, and what clients have asked so far.
+
+The descriptors stay open across exec(2); which is which stands in a memfd whose number is in the environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import MutableMapping
+
+import msgspec
+
+VARIABLE = "QUEUECTLD_HANDOVER"
+
+
+class Handover(msgspec.Struct, frozen=True):
+    """Descriptor numbers, and what the successor can't find out by itself."""
+
+    lock: int
+    listener: int
+    generation: int
+    started_at: float
+    descriptors: int
+    """The soft limit of open files before the first start raised it."""
+    socket_identity: tuple[int, int] | None
+    """Device and inode of a socket file that is ours to remove; None for systemd's."""
+    connections: list[tuple[int, bytes]]
+    """Descriptor, and what was read from it and is not answered."""
+
+
+def pass_on(handover: Handover, environ: MutableMapping[str, str]) -> None:
+    """Make everything survive an exec: call this last."""
+    content = msgspec.json.encode(handover)
+    memory = os.memfd_create("queuectld-handover", 0)
+    with os.fdopen(os.dup(memory), "wb") as file:
+        file.write(content)
+    for descriptor in (memory, handover.lock, handover.listener, *(number for number, _ in handover.connections)):
+        os.set_inheritable(descriptor, True)
+    environ[VARIABLE] = str(memory)
+
+
+def take_over(environ: MutableMapping[str, str]) -> Handover | None:
+    """What the process before this exec passed on; None in a process that was started in the usual way."""
+    given = environ.pop(VARIABLE, "")
+    if not given.isdecimal():
+        return None
+    memory = int(given)
+    size = os.fstat(memory).st_size
+    handover = msgspec.json.decode(os.pread(memory, size, 0), type=Handover)
+    os.close(memory)
+    for descriptor in (handover.lock, handover.listener, *(number for number, _ in handover.connections)):
+        # One that its peer has closed is still a descriptor; one that is gone can only be a fault, and is passed over.
+        with contextlib.suppress(OSError):
+            os.set_inheritable(descriptor, False)
+    return handover

@@ -1,0 +1,136 @@
+"""Logs of attempts: reading a piece, waiting for more, removing them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from queuectld.store.base import Deleted
+from queuectld.worker.runner import log_path
+
+PIECE = 256 * 1024
+"""Bytes of one answer at most."""
+
+_IN_MODIFY = 0x2
+_IN_NONBLOCK = os.O_NONBLOCK
+_IN_CLOEXEC = os.O_CLOEXEC
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a log: where it begins (the first byte still there), its bytes, and whether the file ends there."""
+
+    offset: int
+    data: bytes
+    at_end: bool
+    dropped: bool
+
+
+def read_piece(path: Path, offset: int, size: int = PIECE) -> Piece:
+    """At most `size` bytes from `offset` on; nothing where the file is not there (yet).
+
+    A log that reached its limit has a hole where older output was: reading begins behind it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return Piece(offset, b"", at_end=True, dropped=False)
+    try:
+        start = _first_data(descriptor)
+        begin = max(offset, start)
+        data = os.pread(descriptor, size, begin)
+        at_end = begin + len(data) >= os.fstat(descriptor).st_size
+        return Piece(begin, data, at_end=at_end, dropped=start > 0)
+    finally:
+        os.close(descriptor)
+
+
+def _first_data(descriptor: int) -> int:
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return 0  # empty
+        raise
+
+
+def offset_of_tail(path: Path, lines: int) -> int:
+    """Where the last `lines` lines begin."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        start, end = _first_data(descriptor), os.fstat(descriptor).st_size
+        if lines == 0:
+            return end
+        # The newline that ends the last line does not begin another one.
+        wanted = lines + (end > start and os.pread(descriptor, 1, end - 1) == b"\n")
+        position = end
+        while position > start:
+            begin = max(start, position - 65536)
+            block = os.pread(descriptor, position - begin, begin)
+            found = block.count(b"\n")
+            if found >= wanted:
+                at = len(block)
+                for _ in range(wanted):
+                    at = block.rindex(b"\n", 0, at)
+                return begin + at + 1
+            wanted -= found
+            position = begin
+        return start
+    finally:
+        os.close(descriptor)
+
+
+def remove_logs(state_dir: Path, deleted: Sequence[Deleted]) -> None:
+    """Remove the logs of deleted jobs, and directories that are empty then."""
+    directories = set()
+    for job in deleted:
+        for attempt in range(1, job.last_attempt + 1):
+            path = log_path(state_dir, job.number, attempt)
+            path.unlink(missing_ok=True)
+            directories.add(path.parent)
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
+class FileWatch:
+    """Tells when something was written to a file; inotify(7), so that nothing polls.
+
+    Raises:
+        OSError: the file is not there, or the user has no more inotify instances.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = _libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
+        if self._descriptor < 0:
+            raise OSError(ctypes.get_errno(), "inotify_init1")
+        if _libc.inotify_add_watch(self._descriptor, os.fsencode(path), _IN_MODIFY) < 0:
+            number = ctypes.get_errno()
+            os.close(self._descriptor)
+            raise OSError(number, os.strerror(number), str(path))
+        self._event: asyncio.Event | None = None
+
+    def start(self, event: asyncio.Event) -> None:
+        """Set `event` at each write from now on."""
+        self._event = event
+        asyncio.get_running_loop().add_reader(self._descriptor, self._on_readable)
+
+    def _on_readable(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._descriptor, 65536)
+        if self._event is not None:
+            self._event.set()
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)

@@ -1,0 +1,305 @@
+"""What is done inside a transaction: each function reads state, lets core decide, and writes the decision.
+
+They run in the committer's thread, so they touch nothing but the store and their arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from protocol.errors import ProtocolError
+from protocol.jobs import ENDED, WAITING, JobSpec, JobState, Outcome
+from protocol.messages import AttemptResult, JobSummary, Lease
+from queuectld.core import lifecycle
+from queuectld.core.lifecycle import Event
+from queuectld.core.settings import Settings
+from queuectld.store.base import Deleted, JobRecord, NewJob, Reader, ReadyJob, RunningAttempt, Store
+
+ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
+ID_LENGTH = 12
+
+_encode = msgspec.json.Encoder().encode
+
+
+def find(store: Reader, ref: str) -> JobRecord:
+    """The job whose id is `ref`, or the only one whose id begins with it.
+
+    Raises:
+        ProtocolError: `not_found`, or `conflict` where several ids begin with it.
+    """
+    found = store.resolve(ref)
+    if not found:
+        raise ProtocolError("not_found", f"there is no job {ref}", "`queuectl list --state all` shows all jobs")
+    if len(found) > 1:
+        examples = ", ".join(job_id for _, job_id in found)
+        raise ProtocolError("conflict", f"several jobs begin with {ref}: {examples} ...", "give more of the id")
+    record = store.get(found[0][0])
+    if record is None:
+        raise ProtocolError("not_found", f"there is no job {ref}", "it was removed just now")
+    return record
+
+
+def find_all(store: Reader, refs: Iterable[str]) -> list[JobRecord]:
+    """Each job once, in the order in which they are first named."""
+    return list({record.number: record for record in (find(store, ref) for ref in refs)}.values())
+
+
+def summary(record: JobRecord) -> JobSummary:
+    return JobSummary(id=record.id, state=record.state, exit_code=record.exit_code, error=record.error)
+
+
+# --- asking for work ------------------------------------------------------------------------------------------------
+
+
+def enqueue(store: Store, specs: Sequence[JobSpec], settings: Settings, now: float) -> list[str]:
+    """Insert all, or none.
+
+    Raises:
+        ProtocolError: `conflict` where an id is taken by a job of other content.
+    """
+    jobs = [_new_job(spec, settings, now) for spec in specs]
+    taken = store.insert(jobs, now)
+    if taken:
+        raise ProtocolError(
+            "conflict", f"a job with the id {taken[0]} but other content is there already", "nothing was enqueued"
+        )
+    return [job.id for job in jobs]
+
+
+def _new_job(spec: JobSpec, settings: Settings, now: float) -> NewJob:
+    # The id is no part of the content; defaults are not filled in yet, so that a changed setting does not make a
+    # request that is sent again a different one.
+    digest = hashlib.blake2b(_encode(msgspec.structs.replace(spec, id=None)), digest_size=16).digest()
+    return NewJob(
+        id=spec.id or "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH)),
+        digest=digest,
+        queue=spec.queue,
+        priority=spec.priority,
+        run_at=now + spec.delay,
+        max_retries=settings.max_retries if spec.max_retries is None else spec.max_retries,
+        timeout=settings.job_timeout if spec.timeout is None else spec.timeout,
+        label=spec.label,
+        command=spec.command,
+        argv=spec.argv,
+        cwd=spec.cwd,
+        env=spec.env,
+        exact_env=spec.exact_env,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A job after a cancel: ended at once, or its running attempt is to be ended."""
+
+    job: JobRecord
+    running: RunningAttempt | None
+
+
+def cancel(store: Store, refs: Sequence[str], now: float) -> list[Cancelled]:
+    """Cancel waiting jobs; mark running ones, so that whatever happens from now on, they are not run again.
+
+    Raises:
+        ProtocolError: `not_found`, `conflict`, `invalid_state`; then none is cancelled.
+    """
+    return [_cancel(store, record, now) for record in find_all(store, refs)]
+
+
+def _cancel(store: Store, job: JobRecord, now: float) -> Cancelled:
+    if job.state is JobState.CANCELLED or job.cancelling:
+        return Cancelled(job, store.running_attempt(job.number))  # asked for twice is no error
+    after = lifecycle.move(job.id, job.state, Event.CANCEL)
+    running = store.running_attempt(job.number) if job.state is JobState.PROCESSING else None
+    if running is not None:
+        after = job.state
+    store.update(
+        job.number, state=after, attempts=job.attempts, run_at=job.run_at, cancelling=running is not None, now=now
+    )
+    return Cancelled(_get(store, job.number), running)
+
+
+def retry(store: Store, refs: Sequence[str], now: float) -> list[JobRecord]:
+    """Put ended jobs back to `pending` with no attempts used.
+
+    Raises:
+        ProtocolError: `not_found`, `conflict`, `invalid_state`; then none is changed.
+    """
+    return [_retry(store, record, now) for record in find_all(store, refs)]
+
+
+def _retry(store: Store, job: JobRecord, now: float) -> JobRecord:
+    after = lifecycle.move(job.id, job.state, Event.RETRY)
+    store.update(job.number, state=after, attempts=0, run_at=now, cancelling=False, now=now)
+    return _get(store, job.number)
+
+
+def _get(store: Store, number: int) -> JobRecord:
+    record = store.get(number)
+    assert record is not None, "it was there in this transaction"  # noqa: S101
+    return record
+
+
+# --- the dead letter queue ------------------------------------------------------------------------------------------
+
+
+def _dead(store: Store, refs: Sequence[str]) -> list[JobRecord]:
+    records = find_all(store, refs)
+    for record in records:
+        if record.state is not JobState.DEAD:
+            raise ProtocolError(
+                "invalid_state",
+                f"job {record.id} is not in the dead letter queue, it is {record.state}",
+                "`queuectl dlq list` shows those that are",
+            )
+    return records
+
+
+def dlq_retry(store: Store, refs: Sequence[str], now: float) -> list[int]:
+    """Put dead jobs back to `pending`; the numbers of those that were.
+
+    Raises:
+        ProtocolError: `not_found`, `conflict`, `invalid_state`; then none is changed.
+    """
+    return [_retry(store, record, now).number for record in _dead(store, refs)]
+
+
+def dlq_retry_some(store: Store, limit: int, after: int, now: float) -> list[int]:
+    """As many of the dead jobs above `after`, oldest first."""
+    numbers = store.in_state(JobState.DEAD, limit, after)
+    for number in numbers:
+        _retry(store, _get(store, number), now)
+    return numbers
+
+
+def dlq_purge(store: Store, refs: Sequence[str]) -> list[Deleted]:
+    return store.delete([record.number for record in _dead(store, refs)])
+
+
+def dlq_purge_some(store: Store, limit: int) -> list[Deleted]:
+    return store.delete(store.in_state(JobState.DEAD, limit))
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+def lease(store: Store, worker: str, now: float) -> Lease | None:
+    """Give the next ready job to `worker`, fenced by a new token; None if there is none."""
+    ready = store.next_ready(now)
+    if ready is None:
+        return None
+    attempt, token = ready.last_attempt + 1, secrets.token_hex(8)
+    store.start_attempt(ready.number, attempt, token, worker, now)
+    return as_lease(ready, attempt, token)
+
+
+def as_lease(job: ReadyJob, attempt: int, token: str) -> Lease:
+    return Lease(
+        job=job.number,
+        attempt=attempt,
+        token=token,
+        id=job.id,
+        queue=job.queue,
+        max_retries=job.max_retries,
+        timeout=job.timeout,
+        log_max_bytes=0,
+        command=job.command,
+        argv=job.argv,
+        cwd=job.cwd,
+        env=job.env,
+        exact_env=job.exact_env,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a job whose attempt has ended."""
+
+    number: int
+    id: str
+    state: JobState
+    run_at: float
+
+
+def finish(store: Store, worker: str, result: AttemptResult, settings: Settings, now: float, chance: float) -> Settled:
+    """Record an attempt's outcome and what follows from it.
+
+    Raises:
+        ProtocolError: `conflict` where the attempt is not (any more) this worker's running one: the fence.
+    """
+    running = store.running_attempt(result.job)
+    if running is None or (running.number, running.token, running.worker) != (result.attempt, result.token, worker):
+        raise ProtocolError("conflict", f"attempt {result.attempt} of job {result.job} is not running under this lease")
+    return settle(store, running, result, settings, now, chance)
+
+
+def settle(
+    store: Store, running: RunningAttempt, result: AttemptResult, settings: Settings, now: float, chance: float
+) -> Settled:
+    """As `finish`, for an attempt that is known to be the running one."""
+    job = running.job
+    decision = lifecycle.settle(
+        lifecycle.Running(job.id, job.attempts, job.max_retries, job.cancelling, job.run_at),
+        result.outcome,
+        settings,
+        now,
+        chance,
+    )
+    store.end_attempt(
+        job.number,
+        running.number,
+        outcome=decision.outcome,
+        exit_code=result.exit_code,
+        signal=result.signal,
+        error=result.error,
+        state=decision.state,
+        attempts=decision.attempts,
+        run_at=decision.run_at,
+        # By the daemon's clock: an attempt must not end before it began, whatever a clock did meanwhile.
+        ended_at=min(max(result.ended_at, running.started_at), now),
+        now=now,
+    )
+    return Settled(job.number, job.id, decision.state, decision.run_at)
+
+
+def settle_worker(
+    store: Store,
+    worker: str,
+    outcome: Outcome,
+    record_of: Callable[[int, int], AttemptResult | None],
+    settings: Settings,
+    now: float,
+    chance: float,
+) -> list[Settled]:
+    """Settle what a worker that is proven gone was running: by its exit record, else as `outcome`; forget the worker.
+
+    Args:
+        store: the store.
+        worker: its id.
+        outcome: LOST, or INTERRUPTED where this daemon ended it for a shutdown.
+        record_of: reads the exit record of a job's attempt.
+        settings: for the backoff.
+        now: UNIX seconds.
+        chance: random, 0 to 1.
+    """
+    settled = []
+    for running in store.running():
+        if running.worker == worker:
+            result = record_of(running.job.number, running.number)
+            if result is None or result.token != running.token:
+                error = "worker lost" if outcome is Outcome.LOST else None
+                result = AttemptResult(running.job.number, running.number, running.token, outcome, now, error=error)
+            settled.append(settle(store, running, result, settings, now, chance))
+    store.remove_worker(worker)
+    return settled
+
+
+def is_ended(state: JobState) -> bool:
+    return state in ENDED
+
+
+def is_waiting(state: JobState) -> bool:
+    return state in WAITING

@@ -1,0 +1,47 @@
+"""Reads that may be long, off the event loop: a page of a million jobs delays nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from protocol.errors import ProtocolError
+from queuectld.store.base import Reader, StorageError
+
+T = TypeVar("T")
+
+
+class Readers:
+    """A few read-only views of the store, each used by one thread at a time."""
+
+    def __init__(self, make: Callable[[], Reader], count: int = 2) -> None:
+        self._free: queue.SimpleQueue[Reader] = queue.SimpleQueue()
+        self._all = [make() for _ in range(count)]
+        for reader in self._all:
+            self._free.put(reader)
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="reader")
+
+    async def run(self, read: Callable[[Reader], T]) -> T:
+        """The result of `read`, which sees what was committed before this call.
+
+        Raises:
+            ProtocolError: what `read` raises; `storage_failed` where the store can't be read.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, read)
+
+    def _run(self, read: Callable[[Reader], T]) -> T:
+        reader = self._free.get()
+        try:
+            return read(reader)
+        except StorageError as error:
+            raise ProtocolError("storage_failed", f"the store can't be read: {error}") from error
+        finally:
+            self._free.put(reader)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True)
+        for reader in self._all:
+            reader.close()

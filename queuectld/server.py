@@ -1,0 +1,339 @@
+"""The Unix server: who may connect, how much one peer may ask for at once, lines in, replies out.
+
+One reader a connection. Requests run side by side, replies go out as they are ready. Nothing that a peer sends or fails
+to read costs more than a bounded amount of memory, and nothing it does disturbs the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import UNSET, Struct
+
+from protocol import framing
+from protocol.errors import ProtocolError
+from protocol.messages import METHODS
+
+log = logging.getLogger("queuectld.server")
+
+MAX_PENDING = 64
+"""Requests of one connection that are worked on at once; further ones wait in the socket."""
+
+MAX_UNREAD = 4 * 1024 * 1024
+"""Bytes of replies that wait for one peer to read them; it is not listened to meanwhile."""
+
+ABORT_UNREAD = 64 * 1024 * 1024
+"""Bytes of unread replies at which the connection is dropped: only a worker could be sent so much unasked."""
+
+LONG_WAITS = frozenset({"job.wait", "job.logs"})
+"""Methods that may wait for long: given up when the peer leaves, repeated by a successor after a re-execution."""
+
+_CREDENTIALS = struct.Struct("3i")
+_SO_PEERGROUPS = 59  # socket(7); not in the socket module
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who is at the other end, as the kernel saw it at connect(2)."""
+
+    pid: int
+    uid: int
+    groups: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may connect: the daemon's own user, root, and the members of a group if one is named."""
+
+    uid: int
+    group: int | None
+
+    def allows(self, peer: Credentials) -> bool:
+        return peer.uid in (0, self.uid) or (self.group is not None and self.group in peer.groups)
+
+
+Handler = Callable[[Any, "Connection", Any], Awaitable[Struct | None]]
+
+
+class Server:
+    """All connections.
+
+    Args:
+        context: handed to each handler as it is.
+        handlers: method -> coroutine function (context, connection, params) -> result.
+        access: who may connect.
+        max_connections: further ones are told `busy` and closed.
+        detached: called when a connection has ended.
+    """
+
+    def __init__(
+        self,
+        context: object,
+        handlers: dict[str, Handler],
+        access: Access,
+        max_connections: int,
+        detached: Callable[[Connection], None],
+    ) -> None:
+        self.context = context
+        self.handlers = handlers
+        self.access = access
+        self.max_connections = max_connections
+        self.detached = detached
+        self.connections: set[Connection] = set()
+        self.idle = asyncio.Event()
+        self._listening: asyncio.Server | None = None
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Accept on a socket that listens already."""
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=1024)
+
+    async def adopt(self, peer: socket.socket, waiting: bytes) -> None:
+        """Go on with a connection from before this process's re-execution; `waiting` was read and not answered."""
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: Connection(self, waiting), peer)
+
+    async def quiesce(self, seconds: float) -> None:
+        """Stop reading, and answer what was asked, except for what waits for something to happen."""
+        for connection in self.connections:
+            connection.stop_reading()
+        deadline = asyncio.get_running_loop().time() + seconds
+        while any(connection.is_working for connection in self.connections):
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            self.idle.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self.idle.wait()
+            except TimeoutError:
+                break
+
+    def close(self) -> None:
+        """Stop listening and drop every connection, what was written to them going out first."""
+        if self._listening is not None:
+            self._listening.close()
+        for connection in list(self.connections):
+            connection.close()
+
+
+def credentials(peer: socket.socket) -> Credentials:
+    pid, uid, gid = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    groups = {gid}
+    with contextlib.suppress(OSError):  # more groups than fit: the primary one has to do
+        more = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
+        groups.update(struct.unpack(f"{len(more) // 4}I", more))
+    return Credentials(pid, uid, frozenset(groups))
+
+
+class Connection(asyncio.Protocol):
+    """One peer: a client or a worker."""
+
+    def __init__(self, server: Server, waiting: bytes = b"") -> None:
+        self.pid = 0
+        self.uid = -1
+        self.worker: str | None = None
+        """The id of the worker that has attached on this connection."""
+        self._server = server
+        self._waiting = waiting
+        self._lines = framing.Lines()
+        self._backlog: list[bytes | None] = []
+        self._tasks: dict[asyncio.Task[None], tuple[str, bytes]] = {}
+        self._transport: asyncio.Transport | None = None
+        self._unread = False
+        self._stopped = False
+        self._said_all = False
+
+    # --- called by asyncio --------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what asyncio promises for stream sockets
+        self._transport = transport
+        try:
+            peer = credentials(transport.get_extra_info("socket"))
+        except OSError:
+            transport.abort()  # nobody is served of whom it is not known who they are
+            return
+        self.pid, self.uid = peer.pid, peer.uid
+        refusal = None
+        if not self._server.access.allows(peer):
+            log.warning("refused a connection", extra={"uid": peer.uid, "pid": peer.pid})
+            refusal = ProtocolError("forbidden", "this user may not use this daemon", "ask whoever runs it")
+        elif len(self._server.connections) >= self._server.max_connections:
+            refusal = ProtocolError("busy", "too many connections", "try again, or close some")
+        if refusal is not None:
+            transport.write(framing.encode_error(None, refusal))
+            transport.close()
+            return
+        transport.set_write_buffer_limits(high=MAX_UNREAD)
+        self._server.connections.add(self)
+        if self._waiting:
+            self.data_received(self._waiting)
+
+    def data_received(self, data: bytes) -> None:
+        if self in self._server.connections:  # not refused
+            self._backlog.extend(self._lines.feed(data))
+            self._work()
+
+    def eof_received(self) -> bool:
+        # A peer that has said all it wants (`socat` at the end of its input) still gets its answers.
+        self._said_all = True
+        self._close_when_answered()
+        return True
+
+    def _close_when_answered(self) -> None:
+        if self._said_all and not self._tasks and not self._backlog and self._transport is not None:
+            self._transport.close()
+
+    def pause_writing(self) -> None:
+        # It does not read: it is not listened to either, so its unread replies stay bounded.
+        self._unread = True
+        self._regulate()
+
+    def resume_writing(self) -> None:
+        self._unread = False
+        self._work()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._transport = None
+        self._backlog.clear()
+        self._server.connections.discard(self)
+        for task, (method, _) in list(self._tasks.items()):
+            if method in LONG_WAITS:
+                task.cancel()
+        self._server.detached(self)
+        self._server.idle.set()
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Begin what may be begun, and say whether more may be read."""
+        backlog = self._backlog
+        taken = 0
+        while taken < len(backlog) and len(self._tasks) < MAX_PENDING and not self._unread and self._transport:
+            self._on_line(backlog[taken])
+            taken += 1
+        del backlog[:taken]
+        self._regulate()
+
+    def _regulate(self) -> None:
+        if self._transport is None or self._transport.is_closing() or self._said_all:
+            return
+        if self._stopped or self._unread or self._backlog or len(self._tasks) >= MAX_PENDING:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def _on_line(self, line: bytes | None) -> None:
+        if line is None:
+            self._refuse(None, ProtocolError("too_large", f"a line may have {framing.MAX_LINE} bytes"))
+            return
+        if not line.strip():
+            return  # a blank line is nobody's request; people who type at a socket press Enter
+        try:
+            request = framing.decode_request(line)
+        except ProtocolError as error:
+            self._refuse(None, error)
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(request))
+        self._tasks[task] = (request.method, line)
+        task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        if self._backlog or len(self._tasks) == MAX_PENDING - 1:
+            self._work()
+        if not self._tasks:
+            self._server.idle.set()
+            self._close_when_answered()
+
+    async def _serve(self, request: framing.Request) -> None:
+        wants_answer = request.id is not UNSET
+        try:
+            result = await self._call(request)
+        except ProtocolError as error:
+            if wants_answer:
+                self._refuse(request.id, error)
+        except Exception:
+            log.exception("a request failed", extra={"method": request.method})
+            if wants_answer:
+                self._refuse(request.id, ProtocolError("internal_error", "the daemon has a fault; see its log"))
+        else:
+            if wants_answer:
+                self.write(framing.encode_result(request.id, result if result is not None else {}))
+
+    async def _call(self, request: framing.Request) -> Struct | None:
+        method = METHODS.get(request.method)
+        if method is None:
+            raise ProtocolError("method_not_found", f"there is no method {request.method[:64]!r}")
+        if method.workers_only and self.worker is None and request.method != "worker.attach":
+            raise ProtocolError("forbidden", f"{request.method} is for the daemon's own workers")
+        params = framing.decode_as(method.params, request.params)
+        return await self._server.handlers[request.method](self._server.context, self, params)
+
+    def _refuse(self, request_id: object, error: ProtocolError) -> None:
+        self.write(framing.encode_error(request_id, error))
+
+    # --- what others need ---------------------------------------------------------------------------------------
+
+    def write(self, line: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(line)
+        if self._transport.get_write_buffer_size() > ABORT_UNREAD:
+            log.warning("dropped a connection that does not read", extra={"pid": self.pid})
+            self._transport.abort()
+
+    def notify(self, method: str, params: Struct) -> None:
+        """Tell a worker something."""
+        self.write(framing.encode_request(method, params))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def stop_reading(self) -> None:
+        self._stopped = True
+        self._regulate()
+
+    @property
+    def is_working(self) -> bool:
+        """Whether an answer is due that waits for nothing to happen, or not all answers are with the kernel."""
+        if self._transport is None:
+            return False
+        busy = any(method not in LONG_WAITS for method, _ in self._tasks.values())
+        return busy or self._transport.get_write_buffer_size() > 0
+
+    def hand_over(self) -> tuple[int, bytes] | None:
+        """The descriptor, and what a successor has to read first: requests not answered, then what was read of others.
+
+        None for a worker (it attaches again) and for a peer that has not read its answers.
+        """
+        if (
+            self._transport is None
+            or self.worker is not None
+            or self._transport.is_closing()
+            or self.is_working
+            or self._said_all
+        ):
+            return None
+        lines = [line for _, line in self._tasks.values()]
+        lines += [line for line in self._backlog if line is not None]
+        waiting = b"".join(line + b"\n" for line in lines) + self._lines.rest
+        return self._transport.get_extra_info("socket").fileno(), waiting
+
+
+def check_handlers(handlers: Collection[str]) -> None:
+    """
+    Raises:
+        AssertionError: a method has no handler, or a handler no method.
+    """
+    missing = set(METHODS) ^ set(handlers)
+    assert not missing, f"methods and handlers differ: {sorted(missing)}"  # noqa: S101

@@ -1,0 +1,168 @@
+"""What a daemon needs before it can serve: its state directory, the lock on it, a listening socket, descriptors."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import grp
+import os
+import resource
+import socket
+import stat
+from pathlib import Path
+
+from protocol.paths import MAX_SOCKET_PATH
+
+
+class StartError(Exception):
+    """The daemon can't start; the message says why, in one sentence, and `hint` what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def prepare_state_dir(path: Path) -> None:
+    """Make the state directory, mode 0700, with what belongs into it.
+
+    Raises:
+        StartError: it can't be made, is not writable, or belongs to someone else.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise StartError(f"the state directory {path} is not a directory")
+        if status.st_uid != os.geteuid():
+            raise StartError(
+                f"the state directory {path} belongs to another user (uid {status.st_uid})",
+                "run queuectld as that user, or give --state-dir another directory",
+            )
+        path.chmod(0o700)
+        for name in ("logs", "workers", "exits"):
+            (path / name).mkdir(mode=0o700, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise StartError(
+            f"the state directory {path} can't be used: {error.strerror}", "give --state-dir one that is writable"
+        ) from None
+
+
+def lock_state_dir(path: Path) -> int:
+    """Become the only daemon of this state directory; the descriptor holds the lock until the process ends.
+
+    Raises:
+        StartError: another one has it.
+    """
+    descriptor = os.open(path / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise StartError(
+            f"another queuectld (PID {owner or 'unknown'}) runs on the state directory {path}",
+            "`queuectl daemon stop` ends it; or give --state-dir another directory",
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def group_id(name: str | None) -> int | None:
+    """
+    Raises:
+        StartError: there is no such group.
+    """
+    if name is None:
+        return None
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise StartError(f"there is no group {name!r}", "`getent group` lists them") from None
+
+
+def listen(path: Path, group: int | None) -> socket.socket:
+    """A listening Unix socket at `path`, mode 0600, or 0660 for `group`. The caller holds the state directory's lock.
+
+    A socket file that nobody listens on is what a killed daemon left, and is replaced.
+
+    Raises:
+        StartError: somebody listens there, or it can't be made.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # A path of the kernel's own for one that is too long for it (unix(7): 107 bytes).
+            long = len(os.fsencode(path)) > MAX_SOCKET_PATH
+            address = f"/proc/self/fd/{directory}/{path.name}" if long else os.fsdecode(path)
+            if len(os.fsencode(address)) > MAX_SOCKET_PATH:
+                raise StartError(f"the socket's file name is too long: {path}", "give --socket a shorter one")
+            _remove_stale(path, address)
+            # The mode of the descriptor before bind is the mode of the file: at no moment can anybody else connect.
+            os.fchmod(listener.fileno(), 0o600)
+            listener.bind(address)
+            if group is not None:
+                os.chown(path, -1, group)
+                path.chmod(0o660)
+            listener.listen(1024)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"can't listen on {path}: {error.strerror or error}", "give --socket a path in a directory of yours"
+        ) from None
+    except StartError:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: Path, address: str) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise StartError(f"{path} is there and is no socket", "remove it, or give --socket another path")
+    except FileNotFoundError:
+        return
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        probe.connect(address)
+    except (ConnectionRefusedError, FileNotFoundError):
+        path.unlink(missing_ok=True)
+    else:
+        raise StartError(f"another daemon listens on {path}", "give --socket another path")
+    finally:
+        probe.close()
+
+
+def remove_socket(path: Path, identity: tuple[int, int] | None) -> None:
+    """Remove the socket's file if it is still that of `identity` (device, inode): the next daemon may have its own."""
+    if identity is not None and file_identity(path) == identity:
+        path.unlink(missing_ok=True)
+
+
+def file_identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def raise_descriptor_limit() -> int:
+    """Allow as many descriptors as the hard limit does; the soft limit as it was, which children get back."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return soft
+
+
+def connection_limit() -> int:
+    """Connections that leave descriptors for the store, logs, and a pidfd and a connection for each worker."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, (soft - 64) // 2)

@@ -1,0 +1,778 @@
+"""The workers: spawn them, hand them attempts, watch them, end and replace them.
+
+What to do is decided in core; this carries it out. Everything here runs in the event loop's thread, except for what
+ends process trees, which may take its time. The store is the truth about who runs what; `Handle.running`
+is what this process has told a worker of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import resource
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from msgspec import Struct
+
+from protocol.errors import ProtocolError
+from protocol.jobs import Outcome, Worker, WorkerState
+from protocol.messages import (
+    AttachParams,
+    AttachResult,
+    AttemptEnd,
+    AttemptRef,
+    AttemptResult,
+    AttemptStart,
+    FinishResult,
+    Lease,
+    WorkerConfig,
+    WorkerExit,
+)
+from queuectld import operations
+from queuectld.clock import Clock
+from queuectld.committer import Committer
+from queuectld.core import leases, pool
+from queuectld.core.settings import Settings
+from queuectld.operations import Settled
+from queuectld.store.base import RunningAttempt, Store, WorkerRecord
+from queuectld.watchers import Watchers
+from queuectld.worker import containment, exit_records
+
+T = TypeVar("T")
+
+log = logging.getLogger("queuectld.workers")
+
+ATTACH_PATIENCE = 30.0
+"""Seconds that a new worker has to attach, at least; a loaded machine starts processes slowly."""
+
+STOP_MARGIN = 5.0
+"""Seconds on top of `kill_grace` that a worker has to end an attempt and tell of it, before it is ended itself."""
+
+MAX_UNDERTAKERS = 16
+"""Process trees that are ended side by side; each looks through all of /proc."""
+
+
+class Peer(Protocol):
+    """The connection of a worker, as far as it matters here."""
+
+    pid: int
+    worker: str | None
+
+    def notify(self, method: str, params: Struct) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Running:
+    """An attempt that a worker has."""
+
+    job: int
+    job_id: str
+    attempt: int
+    token: str
+    started_at: float
+
+    @property
+    def ref(self) -> AttemptRef:
+        return AttemptRef(self.job, self.attempt, self.token)
+
+
+@dataclass(slots=True)
+class Handle:
+    """One worker process, from its spawn until it and all it started are proven gone."""
+
+    record: WorkerRecord
+    pidfd: int
+    last_seen: float
+    running: Running | None = None
+    peer: Peer | None = None
+    was_attached: bool = False
+    retiring: bool = False
+    parked: bool = False
+    """Attached, idle, and known to wait for an attempt."""
+    offered: bool = False
+    """An attempt may be committed to it at this moment; it must not be told to exit before that is known."""
+    ending: bool = False
+    stopping_at: float | None = field(default=None)
+    """Monotonic seconds; told to end its attempt for a shutdown, it must be gone by then."""
+
+    @property
+    def state(self) -> WorkerState:
+        if self.ending:
+            return WorkerState.ENDING
+        if self.peer is None:
+            return WorkerState.DETACHED if self.was_attached else WorkerState.STARTING
+        if self.retiring:
+            return WorkerState.STOPPING
+        return WorkerState.BUSY if self.running else WorkerState.IDLE
+
+
+class Supervisor:
+    """The pool of workers.
+
+    Args:
+        committer: where changes are made.
+        watchers: told of each job that changed.
+        settings: the ones in force, asked for each time.
+        clock: UNIX seconds.
+        socket: where workers connect.
+        state_dir: where locks, logs and exit records are.
+        environment: of the workers.
+        descriptors: the soft limit of open files that workers and so jobs get; the daemon's own is raised.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        watchers: Watchers,
+        settings: Callable[[], Settings],
+        clock: Clock,
+        socket: Path,
+        state_dir: Path,
+        environment: Mapping[str, str],
+        descriptors: int,
+    ) -> None:
+        self._committer = committer
+        self._watchers = watchers
+        self._settings = settings
+        self._clock = clock
+        self._socket = socket
+        self._state_dir = state_dir
+        # A checkout that is not installed works too.
+        self._environment = {**environment, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        self._descriptors = descriptors
+        self._boot_id = containment.boot_id()
+        self._handles: dict[str, Handle] = {}
+        self._parked: dict[str, Handle] = {}
+        self._desired = 0
+        self._throttle = pool.Throttle()
+        self._stopping = False
+        self._outcome_of_lost = Outcome.LOST
+        self._wakes = 0
+        self._dispatching = False
+        self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._undertakers = ThreadPoolExecutor(MAX_UNDERTAKERS, thread_name_prefix="undertaker")
+        self._give_up = threading.Event()
+        # Held while a worker is spawned, so that a look for orphans can't take a newborn worker for one.
+        self._spawning = threading.Lock()
+        self._worker_pids: set[int] = set()
+
+    # --- start and stop -----------------------------------------------------------------------------------------
+
+    async def recover(self, workers: list[WorkerRecord], running: list[RunningAttempt], desired: int) -> None:
+        """Take over what an earlier daemon left, before anything is dispatched.
+
+        A worker that lives is waited for, no longer than `heartbeat_timeout`. One that does not is settled once its
+        tree is proven gone; until then its job stays `processing`, so nobody runs it a second time.
+        """
+        self._desired = desired
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
+        self._reap()
+        by_worker = {attempt.worker: attempt for attempt in running}
+        known = {worker.id for worker in workers}
+        gone = [record for record in workers if not self._adopt(record, by_worker.get(record.id))]
+        # An attempt whose worker is not recorded can't be: the worker is recorded first. Should it be all the same,
+        # it must not stay `processing` for ever.
+        gone += [
+            WorkerRecord(attempt.worker, "", 0, 0, attempt.started_at)
+            for attempt in running
+            if attempt.worker not in known
+        ]
+        for record in gone:
+            if record.boot_id == self._boot_id:
+                handle = Handle(record, -1, 0.0, running=_running(by_worker.get(record.id)))
+                self._handles[record.id] = handle
+                self._bury(handle, "ended while no daemon ran")
+            else:
+                await self._settle(record.id, Outcome.LOST)  # another boot: no process of it can be left
+        self._check_silence_later(self._settings().heartbeat_timeout)
+        self._fill_pool()
+
+    def _adopt(self, record: WorkerRecord, attempt: RunningAttempt | None) -> bool:
+        if record.boot_id != self._boot_id:
+            return False
+        try:
+            pidfd = os.pidfd_open(record.pid)
+        except ProcessLookupError:
+            return False
+        # Looked at after the pidfd was taken, so that it is this very process that the pidfd stands for.
+        if not containment.is_alive(record.pid, record.start_ticks):
+            os.close(pidfd)
+            return False
+        handle = Handle(record, pidfd, time.monotonic(), running=_running(attempt), was_attached=True)
+        self._worker_pids.add(record.pid)
+        self._handles[record.id] = handle
+        self._watch(handle)
+        return True
+
+    async def stop(self, skip: asyncio.Event) -> None:
+        """Stop all workers: after their attempts, or after `shutdown_timeout`, or when `skip` is set."""
+        self._stopping = True
+        for handle in list(self._handles.values()):
+            self._retire(handle)
+        deadline = time.monotonic() + self._settings().shutdown_timeout
+        await self._until(lambda: not self._busy(), deadline, skip)
+        self._outcome_of_lost = Outcome.INTERRUPTED
+        grace = self._settings().kill_grace
+        for handle in list(self._handles.values()):
+            self._interrupt(handle)
+        await self._until(lambda: not self._busy(), time.monotonic() + grace + STOP_MARGIN, None)
+        await self._until(lambda: not self._handles, time.monotonic() + STOP_MARGIN, None)
+        for handle in list(self._handles.values()):
+            self._bury(handle, "did not stop in time")
+        await self._until(lambda: not self._handles, time.monotonic() + grace + STOP_MARGIN, None)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of everything, leaving workers alone: this process is about to end or to re-execute itself."""
+        self._stopping = True
+        self._give_up.set()
+        for _, timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        loop = asyncio.get_running_loop()
+        loop.remove_signal_handler(signal.SIGCHLD)
+        for handle in self._handles.values():
+            if handle.pidfd >= 0:
+                loop.remove_reader(handle.pidfd)
+                os.close(handle.pidfd)
+                handle.pidfd = -1
+        self._undertakers.shutdown(wait=True)
+
+    def _busy(self) -> bool:
+        return any(handle.running or handle.offered for handle in self._handles.values())
+
+    async def _until(self, condition: Callable[[], bool], deadline: float, skip: asyncio.Event | None) -> None:
+        while not condition() and time.monotonic() < deadline and not (skip and skip.is_set()):
+            self._changed.clear()
+            waits = {asyncio.ensure_future(self._changed.wait())}
+            if skip is not None:
+                waits.add(asyncio.ensure_future(skip.wait()))
+            _, pending = await asyncio.wait(
+                waits, timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
+            )
+            for future in pending:
+                future.cancel()
+
+    # --- what people ask for ------------------------------------------------------------------------------------
+
+    @property
+    def desired(self) -> int:
+        return self._desired
+
+    def set_desired(self, count: int) -> list[str]:
+        """Bring the pool to `count` workers; the ids of those that were started now."""
+        self._desired = count
+        return self._fill_pool()
+
+    def stop_workers(self, ids: Iterable[str] | None, *, now: bool) -> list[str]:
+        """Take workers out of the pool; those that were in it.
+
+        Raises:
+            ProtocolError: `not_found`; then none is stopped.
+        """
+        handles = [self._find(worker) for worker in ids] if ids is not None else list(self._handles.values())
+        stopped = [handle for handle in handles if not handle.retiring and not handle.ending]
+        self._desired = max(0, self._desired - len(stopped))
+        for handle in handles:
+            self._retire(handle)
+            if now:
+                self._interrupt(handle)
+        return [handle.record.id for handle in stopped]
+
+    def _find(self, worker: str) -> Handle:
+        handle = self._handles.get(worker)
+        if handle is None:
+            raise ProtocolError("not_found", f"there is no worker {worker}", "`queuectl worker list` shows them")
+        return handle
+
+    def end_attempt(self, job: int, outcome: Outcome) -> None:
+        """Have the running attempt of a job ended, if it has one; a worker that is not connected is told when it is."""
+        for handle in self._handles.values():
+            if handle.running is not None and handle.running.job == job:
+                self._tell_end(handle, outcome)
+
+    def workers(self) -> list[Worker]:
+        """As `worker list` tells them, oldest first."""
+        return [
+            Worker(
+                id=handle.record.id,
+                pid=handle.record.pid,
+                state=handle.state,
+                job=handle.running.job_id if handle.running else None,
+                attempt=handle.running.attempt if handle.running else None,
+                started_at=datetime.fromtimestamp(handle.record.started_at, UTC),
+                job_started_at=datetime.fromtimestamp(handle.running.started_at, UTC) if handle.running else None,
+            )
+            for handle in self._handles.values()
+        ]
+
+    def settings_changed(self) -> None:
+        settings = self._settings()
+        config = WorkerConfig(heartbeat_interval=settings.heartbeat_interval, kill_grace=settings.kill_grace)
+        for handle in self._handles.values():
+            # What was promised under the old interval must not be judged by the new timeout.
+            handle.last_seen = time.monotonic()
+            if handle.peer is not None:
+                handle.peer.notify("worker.config", config)
+        self._check_silence_later(settings.heartbeat_timeout)
+
+    # --- dispatch -----------------------------------------------------------------------------------------------
+
+    def wake(self, run_at: float | None = None) -> None:
+        """Jobs may be ready: now, or at `run_at` (UNIX seconds)."""
+        if run_at is not None and run_at > self._clock.now():
+            self._wake_at(run_at)
+            return
+        self._wakes += 1
+        self._dispatch()
+
+    def _wake_at(self, run_at: float) -> None:
+        when = time.monotonic() + max(0.0, run_at - self._clock.now())
+        # A far timer is looked at again after a day: the wall clock may have moved forward meanwhile.
+        self._timer("due", min(when, time.monotonic() + 86_400.0), self.wake, keep_earlier=True)
+
+    def _dispatch(self) -> None:
+        """Give ready jobs to parked workers; one round at a time, and another if something became ready meanwhile."""
+        if self._dispatching or self._stopping or not self._parked:
+            return
+        offered = list(self._parked.values())
+        self._parked.clear()
+        for handle in offered:
+            handle.parked, handle.offered = False, True
+        seen = self._wakes
+        now = self._clock.now()
+
+        def operation(store: Store) -> tuple[list[Lease], float | None]:
+            given: list[Lease] = []
+            for handle in offered:
+                lease = operations.lease(store, handle.record.id, now)
+                if lease is None:
+                    return given, store.next_due(now)
+                given.append(lease)
+            return given, None
+
+        self._dispatching = True
+        future = self._committer.submit(operation)
+
+        def done(future: asyncio.Future[tuple[list[Lease], float | None]]) -> None:
+            self._dispatching = False
+            if self._refused(future):
+                given: list[Lease] = []
+                due: float | None = self._clock.now() + 1.0  # the disk is full or failing: look again, but not at once
+            else:
+                given, due = future.result()
+            for handle in offered:
+                handle.offered = False
+            for handle, lease in zip(offered, given, strict=False):
+                if handle.peer is not None:
+                    handle.peer.notify("attempt.start", AttemptStart(lease=lease))
+                self._leased(handle, lease, now)
+                if handle.retiring:
+                    self._tell_exit(handle)
+            for handle in offered[len(given) :]:
+                self._park(handle)
+            if due is not None:
+                self._wake_at(due)
+            if self._wakes != seen:
+                self._dispatch()
+
+        future.add_done_callback(done)
+
+    def _leased(self, handle: Handle, lease: Lease, now: float) -> None:
+        handle.running = Running(lease.job, lease.id, lease.attempt, lease.token, now)
+        log.debug("started", extra={"job": lease.id, "attempt": lease.attempt, "worker": handle.record.id})
+        self._watchers.changed(lease.job)
+        if handle.retiring and self._outcome_of_lost is Outcome.INTERRUPTED:
+            self._interrupt(handle)
+
+    def _park(self, handle: Handle) -> None:
+        if handle.peer is None or handle.ending or handle.running is not None:
+            return
+        if handle.retiring:
+            self._tell_exit(handle)
+            return
+        handle.parked = True
+        self._parked[handle.record.id] = handle
+
+    def _unpark(self, handle: Handle) -> None:
+        handle.parked = False
+        self._parked.pop(handle.record.id, None)
+
+    # --- what workers say ---------------------------------------------------------------------------------------
+
+    async def attach(self, peer: Peer, params: AttachParams) -> AttachResult:
+        """A worker's first words, on its first connection or after a lost one.
+
+        Raises:
+            ProtocolError: `forbidden` for whoever is not a worker of this daemon, by its PID as the kernel tells it.
+        """
+        handle = self._handles.get(params.worker)
+        if handle is None or handle.ending or handle.record.pid != peer.pid:
+            raise ProtocolError("forbidden", "only the daemon's own workers may attach")
+        if handle.peer is not None and handle.peer is not peer:
+            handle.peer.close()
+        peer.worker = params.worker
+        handle.peer = peer
+        handle.was_attached = True
+        handle.last_seen = time.monotonic()
+        self._throttle = self._throttle.after_success()
+        lease: Lease | None = None
+        stale = cancelling = False
+        if params.running is not None:
+            stale = handle.running is None or handle.running.ref != params.running
+        elif params.ended is not None:
+            with contextlib.suppress(ProtocolError):  # settled already, from its exit record: nothing to add
+                lease = (await self.finish(peer, params.ended)).lease
+        if handle.running is not None and not stale:
+            cancelling, again = await self._committer.submit(_orders_of(handle.running))
+            if params.running is None and lease is None:
+                lease = again  # it was given to this worker and never reached it
+        elif not stale:
+            self._park(handle)
+        # From here on without a pause, and the orders after the answer: a worker must hear that it is attached first.
+        asyncio.get_running_loop().call_soon(self._repeat_orders, handle, cancelling)
+        settings = self._settings()
+        return AttachResult(
+            heartbeat_interval=settings.heartbeat_interval, kill_grace=settings.kill_grace, lease=lease, stale=stale
+        )
+
+    def _repeat_orders(self, handle: Handle, cancelling: bool) -> None:
+        """What may have been said while the worker was away."""
+        if cancelling:
+            self._tell_end(handle, Outcome.CANCELLED)
+        if handle.stopping_at is not None:
+            self._tell_end(handle, Outcome.INTERRUPTED)
+        if handle.retiring:
+            self._tell_exit(handle)
+        self.wake()
+
+    async def finish(self, peer: Peer, result: AttemptResult) -> FinishResult:
+        """An attempt has ended; the answer may carry the next one.
+
+        Raises:
+            ProtocolError: `forbidden`; `conflict` where the attempt is not this worker's running one.
+        """
+        handle = self._handle_of(peer)
+        worker = handle.record.id
+        settings, now, chance, seen = self._settings(), self._clock.now(), random.random(), self._wakes  # noqa: S311
+        wants_more = not (handle.retiring or self._stopping)
+
+        def operation(store: Store) -> tuple[Settled, Lease | None, float | None]:
+            settled = operations.finish(store, worker, result, settings, now, chance)
+            lease = operations.lease(store, worker, now) if wants_more else None
+            return settled, lease, None if lease else store.next_due(now)
+
+        try:
+            settled, lease, due = await self._committer.submit(operation)
+        except ProtocolError as refusal:
+            if refusal.kind == "conflict" and (handle.running is None or handle.running.token == result.token):
+                handle.running = None
+                self._park(handle)
+                self.wake()
+            raise
+        handle.running = None
+        self._ended(settled)
+        if result.outcome is Outcome.TIMEOUT or settled.state == "dead":
+            log.info(
+                "attempt failed", extra={"job": settled.id, "attempt": result.attempt, "error": result.error or ""}
+            )
+        if lease is not None:
+            self._leased(handle, lease, now)
+        else:
+            self._park(handle)
+        if due is not None:
+            self._wake_at(due)
+        if self._wakes != seen:
+            asyncio.get_running_loop().call_soon(self._dispatch)  # after the answer, which the worker waits for
+        self._notice()
+        return FinishResult(lease=lease)
+
+    def heartbeat(self, peer: Peer) -> None:
+        self._handle_of(peer)
+
+    def _handle_of(self, peer: Peer) -> Handle:
+        handle = self._handles.get(peer.worker or "")
+        if handle is None or handle.peer is not peer or handle.ending:
+            raise ProtocolError("forbidden", "only the daemon's own workers may call this, after they have attached")
+        handle.last_seen = time.monotonic()
+        return handle
+
+    def detached(self, peer: Peer) -> None:
+        """A connection was lost. The worker, if it lives, comes back; its attempt goes on."""
+        handle = self._handles.get(peer.worker or "")
+        if handle is not None and handle.peer is peer:
+            handle.peer = None
+            self._unpark(handle)
+
+    # --- the ends of workers ------------------------------------------------------------------------------------
+
+    def _retire(self, handle: Handle) -> None:
+        """No more attempts after the current one."""
+        handle.retiring = True
+        self._unpark(handle)
+        if handle.offered:
+            return  # told when it is known whether it has an attempt
+        if handle.peer is not None:
+            self._tell_exit(handle)
+        elif not handle.was_attached and not handle.ending:
+            self._bury(handle, "stopped before it had started", expected=True)
+
+    def _tell_exit(self, handle: Handle) -> None:
+        if handle.peer is not None:
+            handle.peer.notify("worker.exit", WorkerExit())
+
+    def _interrupt(self, handle: Handle) -> None:
+        """End its attempt for a shutdown; if it does not manage to, end the worker."""
+        if handle.running is None or handle.stopping_at is not None:
+            return
+        handle.stopping_at = time.monotonic() + self._settings().kill_grace + STOP_MARGIN
+        self._tell_end(handle, Outcome.INTERRUPTED)
+        self._timer(f"stop {handle.record.id}", handle.stopping_at, lambda: self._overdue(handle))
+
+    def _overdue(self, handle: Handle) -> None:
+        if handle.running is not None and not handle.ending:
+            self._bury(handle, "did not end its attempt in time", lost_as=Outcome.INTERRUPTED)
+
+    def _tell_end(self, handle: Handle, outcome: Outcome) -> None:
+        if handle.peer is not None and handle.running is not None:
+            grace = self._settings().kill_grace
+            handle.peer.notify("attempt.end", AttemptEnd(attempt=handle.running.ref, outcome=outcome, kill_grace=grace))
+
+    def _watch(self, handle: Handle) -> None:
+        asyncio.get_running_loop().add_reader(handle.pidfd, self._vanished, handle)
+
+    def _vanished(self, handle: Handle) -> None:
+        """The process has ended: because it was told to, or because somebody killed it."""
+        if not handle.was_attached:
+            self._throttle = self._throttle.after_failure(time.monotonic())
+        expected = handle.retiring and handle.running is None
+        self._bury(handle, "exited" if expected else "vanished", expected=expected)
+
+    def _bury(self, handle: Handle, why: str, *, expected: bool = False, lost_as: Outcome | None = None) -> None:
+        """End what is left of a worker and its job, prove it, settle the attempt, and only then replace the worker."""
+        if handle.ending:
+            return
+        handle.ending = True
+        self._unpark(handle)
+        if handle.pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(handle.pidfd)
+        if handle.peer is not None:
+            handle.peer.close()
+            handle.peer = None
+        level = logging.DEBUG if expected else logging.WARNING
+        log.log(level, "worker %s", why, extra={"worker": handle.record.id, "pid": handle.record.pid})
+        task = asyncio.ensure_future(self._bury_now(handle, lost_as))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _bury_now(self, handle: Handle, lost_as: Outcome | None) -> None:
+        record = handle.record
+        lock = self._state_dir / "workers" / f"{record.id}.lock"
+        token = handle.running.token if handle.running else ""
+
+        def end() -> bool:
+            return containment.end_lost_tree(
+                worker=(record.pid, record.start_ticks),
+                lock=lock,
+                token=token,
+                orphans=self._orphans,
+                give_up=self._give_up.is_set,
+            )
+
+        try:
+            proven = await asyncio.get_running_loop().run_in_executor(self._undertakers, end)
+        except RuntimeError:
+            return  # the pool is closed: the daemon ends, and its successor goes on with this
+        if not proven:
+            return
+        with contextlib.suppress(ProtocolError):
+            await self._settle(record.id, lost_as or self._outcome_of_lost)
+        lock.unlink(missing_ok=True)
+        if handle.pidfd >= 0:
+            os.close(handle.pidfd)
+            handle.pidfd = -1
+        self._worker_pids.discard(record.pid)
+        self._handles.pop(record.id, None)
+        self._fill_pool()
+        self._notice()
+
+    async def _settle(self, worker: str, lost_as: Outcome) -> None:
+        settings, now, chance = self._settings(), self._clock.now(), random.random()  # noqa: S311
+        read: list[tuple[int, int]] = []
+
+        def record_of(job: int, attempt: int) -> AttemptResult | None:
+            read.append((job, attempt))
+            return exit_records.read(self._state_dir, job, attempt)
+
+        def operation(store: Store) -> list[Settled]:
+            return operations.settle_worker(store, worker, lost_as, record_of, settings, now, chance)
+
+        settled = await self._committer.submit(operation)
+        for job, attempt in read:  # only now, when what they said is on disk
+            exit_records.remove(self._state_dir, job, attempt)
+        for job_end in settled:
+            log.warning("attempt settled without its worker", extra={"job": job_end.id, "state": job_end.state})
+            self._ended(job_end)
+
+    def _ended(self, settled: Settled) -> None:
+        self._watchers.changed(settled.number)
+        if operations.is_waiting(settled.state):
+            self.wake(settled.run_at)
+
+    def _orphans(self, table: dict[int, containment.Process]) -> list[int]:
+        """Children of this process that are no workers: what dead workers left. Called by the undertakers' threads."""
+        me = os.getpid()
+        with self._spawning:
+            workers = set(self._worker_pids)
+        return [entry.pid for entry in table.values() if entry.parent == me and entry.pid not in workers]
+
+    def _reap(self) -> None:
+        """Collect every dead child: workers, and orphans of dead workers, which come to this process as a subreaper."""
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+    # --- the pool -----------------------------------------------------------------------------------------------
+
+    def _fill_pool(self) -> list[str]:
+        if self._stopping:
+            return []
+        now = time.monotonic()
+        members = [handle for handle in self._handles.values() if not handle.retiring and not handle.ending]
+        busy = [handle.record.id for handle in members if handle.running]
+        idle = [handle.record.id for handle in members if not handle.running]
+        todo = pool.plan(self._desired, busy, idle, self._throttle, now)
+        for worker in todo.retire:
+            self._retire(self._handles[worker])
+        started = []
+        for _ in range(todo.start):
+            worker_id = self._spawn()
+            if worker_id is None:
+                break
+            started.append(worker_id)
+        if todo.again_at is not None:
+            self._timer("pool", todo.again_at, self._fill_pool)
+        return started
+
+    def _spawn(self) -> str | None:
+        worker_id = f"w{secrets.token_hex(3)}"
+        while worker_id in self._handles:
+            worker_id = f"w{secrets.token_hex(3)}"
+        command = [sys.executable, "-P", "-m", "queuectld.worker", worker_id, str(self._socket), str(self._state_dir)]
+        try:
+            with self._spawning:
+                child = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, env=self._environment, cwd="/", start_new_session=True
+                )
+                self._worker_pids.add(child.pid)
+            child.returncode = 0  # reaped by _reap, with all other children
+            pidfd = os.pidfd_open(child.pid)
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (self._descriptors, hard))
+            entry = containment.process(child.pid)
+        except OSError as error:
+            log.error("a worker can't be started: %s", error)  # noqa: TRY400 - the reason says it all
+            self._throttle = self._throttle.after_failure(time.monotonic())
+            self._timer("pool", self._throttle.not_before, self._fill_pool)
+            return None
+        ticks = entry.start_ticks if entry else 0
+        record = WorkerRecord(worker_id, self._boot_id, child.pid, ticks, self._clock.now())
+        handle = Handle(record, pidfd, time.monotonic())
+        self._handles[worker_id] = handle
+        # Recorded before anything can be leased to it: the queue of operations keeps this order.
+        self._committer.submit(lambda store: store.add_worker(record)).add_done_callback(
+            lambda future: self._bury(handle, "can't be recorded") if self._refused(future) else None
+        )
+        self._watch(handle)
+        log.info("worker started", extra={"worker": worker_id, "pid": child.pid})
+        self._check_silence_later(max(self._settings().heartbeat_timeout, ATTACH_PATIENCE))
+        return worker_id
+
+    # --- heartbeats ---------------------------------------------------------------------------------------------
+
+    def _check_silence_later(self, seconds: float) -> None:
+        due = time.monotonic() + seconds
+        self._timer("silence", due, lambda: self._check_silence(due), keep_earlier=True)
+
+    def _check_silence(self, due: float) -> None:
+        now, timeout = time.monotonic(), self._settings().heartbeat_timeout
+        watched = {worker: handle for worker, handle in self._handles.items() if not handle.ending}
+        if leases.overslept(due, now, timeout):
+            for handle in watched.values():
+                handle.last_seen = now
+        # A worker that was never attached starts up; that may take longer than a heartbeat.
+        seen = {
+            worker: handle.last_seen if handle.was_attached else handle.last_seen + max(0.0, ATTACH_PATIENCE - timeout)
+            for worker, handle in watched.items()
+        }
+        verdict = leases.check(seen, timeout, now)
+        for worker in verdict.silent:
+            if not watched[worker].was_attached:
+                self._throttle = self._throttle.after_failure(now)
+            self._bury(watched[worker], "is silent")
+        if verdict.again_at is not None:
+            self._check_silence_later(verdict.again_at - now + 0.01)
+
+    # --- small things -------------------------------------------------------------------------------------------
+
+    def _timer(self, name: str, when: float, call: Callable[[], object], *, keep_earlier: bool = False) -> None:
+        """Have `call` run at `when` (monotonic seconds); one timer a name."""
+        old = self._timers.get(name)
+        if old is not None:
+            if keep_earlier and old[0] <= when:
+                return
+            old[1].cancel()
+        loop = asyncio.get_running_loop()
+
+        def run() -> None:
+            self._timers.pop(name, None)
+            call()
+
+        self._timers[name] = (when, loop.call_later(max(0.0, when - time.monotonic()), run))
+
+    def _notice(self) -> None:
+        self._changed.set()
+
+    @staticmethod
+    def _refused(future: asyncio.Future[T]) -> bool:
+        if future.cancelled():
+            return True
+        error = future.exception()
+        if error is not None:
+            log.error("a change could not be stored: %s", error)
+        return error is not None
+
+
+def _running(attempt: RunningAttempt | None) -> Running | None:
+    if attempt is None:
+        return None
+    return Running(attempt.job.number, attempt.job.id, attempt.number, attempt.token, attempt.started_at)
+
+
+def _orders_of(running: Running) -> Callable[[Store], tuple[bool, Lease | None]]:
+    """Whether the job is being cancelled, and the lease as it was given."""
+
+    def operation(store: Store) -> tuple[bool, Lease | None]:
+        record, job = store.get(running.job), store.runnable(running.job)
+        lease = None if job is None else operations.as_lease(job, running.attempt, running.token)
+        return record is not None and record.cancelling, lease
+
+    return operation

@@ -1,0 +1,52 @@
+"""Outcomes that could not be told to the daemon at once, kept as files in the state directory until they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from protocol.messages import AttemptResult
+
+_decoder = msgspec.json.Decoder(AttemptResult)
+
+
+def path_of(state_dir: Path, job: int, attempt: int) -> Path:
+    return state_dir / "exits" / f"{job}.{attempt}.json"
+
+
+def write(state_dir: Path, result: AttemptResult) -> None:
+    """Put it on disk. When this returns, neither a crash nor a power cut takes it away.
+
+    Raises:
+        OSError: the disk is full or failed.
+    """
+    path = path_of(state_dir, result.job, result.attempt)
+    temporary = path.with_suffix(".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, msgspec.json.encode(result))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.rename(path)
+    # The rename is on disk only when the directory is.
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def read(state_dir: Path, job: int, attempt: int) -> AttemptResult | None:
+    """The record of an attempt; None if there is none, or no whole one."""
+    try:
+        return _decoder.decode(path_of(state_dir, job, attempt).read_bytes())
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def remove(state_dir: Path, job: int, attempt: int) -> None:
+    """Forget it, once the outcome is committed or refused."""
+    path_of(state_dir, job, attempt).unlink(missing_ok=True)

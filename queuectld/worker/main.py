@@ -1,0 +1,387 @@
+"""The worker process: attach to the daemon, run one attempt at a time, tell how it ended, outlive the daemon meanwhile.
+
+One loop waits for three things: a message from the daemon, a child's death, a deadline. Nothing here is polled, but for
+the daemon's return while it is away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from protocol import framing
+from protocol.errors import ProtocolError
+from protocol.jobs import Outcome
+from protocol.messages import (
+    AttachParams,
+    AttachResult,
+    AttemptEnd,
+    AttemptRef,
+    AttemptResult,
+    AttemptStart,
+    FinishParams,
+    FinishResult,
+    Lease,
+    NoParams,
+    WorkerConfig,
+)
+from protocol.paths import MAX_SOCKET_PATH
+from queuectld.worker import containment, exit_records
+from queuectld.worker.runner import Attempt, clean_environment
+
+IDLE_PATIENCE = 10.0
+"""Seconds that a worker without a job waits for its daemon to come back: long enough for a re-execution in place."""
+
+REPORT_PATIENCE = 60.0
+"""Seconds that a worker with an untold outcome waits; after that the exit record alone has to tell it."""
+
+RETRY_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds between attempts to reach the daemon; the last one repeats."""
+
+ANSWER_PATIENCE = 5.0
+"""Seconds after which an outcome that the daemon took but has not confirmed is written as an exit record too."""
+
+
+class Worker:
+    """The state of one worker process. At most one of `attempt` and `untold` is set."""
+
+    def __init__(self, worker_id: str, socket_path: Path, state_dir: Path) -> None:
+        self._id = worker_id
+        self._socket_path = socket_path
+        self._state_dir = state_dir
+        self._base = clean_environment()
+        self._devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._lock = containment.take_lock(state_dir / "workers" / f"{worker_id}.lock")
+        self._wake = _child_death_descriptor()
+        self._connection: socket.socket | None = None
+        self._lines = framing.Lines()
+        self._calls: dict[int, str] = {}
+        self._next_call = 1
+        self._attached = False
+        self._attempt: Attempt | None = None
+        self._untold: AttemptResult | None = None
+        self._recorded = False
+        self._carried: AttemptResult | None = None
+        self._exiting = False
+        self._interrupted = False
+        self._heartbeat_interval = 5.0
+        self._kill_grace = 10.0
+        now = time.monotonic()
+        self._next_heartbeat = now + self._heartbeat_interval
+        self._answer_due: float | None = None
+        self._away_since: float | None = now
+        self._retries = 0
+        self._next_try = now
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Returns when there is nothing left to do for this worker."""
+        while not self._done():
+            self._wait()
+            self._on_deadlines(time.monotonic())
+
+    def _done(self) -> bool:
+        if self._attempt is not None:
+            return False
+        if self._away_since is not None:
+            if self._exiting and (self._untold is None or self._recorded):
+                return True
+            patience = REPORT_PATIENCE if self._untold else IDLE_PATIENCE
+            return time.monotonic() >= self._away_since + patience
+        return self._exiting and self._untold is None
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        if self._connection is not None:
+            poll.register(self._connection, select.POLLIN)
+        deadline = min(self._deadlines(), default=None)
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        for descriptor, _events in poll.poll(timeout):
+            if descriptor == self._wake:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+                self._on_signal()
+            elif self._connection is not None:
+                self._on_input()
+
+    def _deadlines(self) -> list[float]:
+        found = [self._next_heartbeat] if self._attached else []
+        if self._connection is None:
+            found.append(self._next_try)
+        if self._attempt is not None and self._attempt.deadline is not None:
+            found.append(self._attempt.deadline)
+        if self._answer_due is not None:
+            found.append(self._answer_due)
+        return found
+
+    def _on_deadlines(self, now: float) -> None:
+        if self._attempt is not None and self._attempt.deadline is not None and now >= self._attempt.deadline:
+            self._attempt.step()
+            self._collect()
+        if self._connection is None and now >= self._next_try and not self._done():
+            self._connect()
+        if self._answer_due is not None and now >= self._answer_due:
+            self._answer_due = None
+            self._record()
+        if self._attached and now >= self._next_heartbeat:
+            self._next_heartbeat = now + self._heartbeat_interval
+            self._send(framing.encode_request("worker.heartbeat", NoParams()))
+
+    # --- the attempt --------------------------------------------------------------------------------------------
+
+    def _start(self, lease: Lease) -> None:
+        self._attempt = Attempt(
+            lease,
+            state_dir=self._state_dir,
+            lock=self._lock,
+            devnull=self._devnull,
+            base=self._base,
+            kill_grace=self._kill_grace,
+        )
+        self._collect()
+
+    def _on_signal(self) -> None:
+        if self._interrupted:
+            self._exiting = True
+            if self._attempt is not None:
+                self._attempt.end(Outcome.INTERRUPTED, self._kill_grace)
+        if self._attempt is not None:
+            self._attempt.step()
+            self._collect()
+
+    def _collect(self) -> None:
+        """Tell the outcome, if there is one."""
+        if self._attempt is None or self._attempt.result is None:
+            return
+        self._untold, self._attempt = self._attempt.result, None
+        self._recorded = False
+        if self._attached:
+            self._tell(self._untold)
+        else:
+            self._record()
+
+    def _tell(self, result: AttemptResult) -> None:
+        self._answer_due = time.monotonic() + ANSWER_PATIENCE
+        self._call("worker.finish", FinishParams(ended=result))
+
+    def _record(self) -> None:
+        """Make sure that the outcome outlives this process, now that the daemon can't be told at once."""
+        if self._untold is None or self._recorded:
+            return
+        try:
+            exit_records.write(self._state_dir, self._untold)
+            self._recorded = True
+        except OSError as error:
+            _say(f"worker {self._id}: can't write the exit record of an attempt, still trying to tell it: {error}")
+
+    def _told(self) -> None:
+        """The outcome is committed, or nobody wants it: either way it is not this worker's any more."""
+        if self._untold is not None and self._recorded:
+            exit_records.remove(self._state_dir, self._untold.job, self._untold.attempt)
+        self._untold = None
+        self._answer_due = None
+
+    # --- the connection -----------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        try:
+            self._connection = _connect(self._socket_path)
+        except OSError:
+            self._retry_later()
+            return
+        self._lines = framing.Lines()
+        self._calls.clear()
+        running = None
+        if self._attempt is not None:
+            lease = self._attempt.lease
+            running = AttemptRef(lease.job, lease.attempt, lease.token)
+        self._carried = self._untold
+        self._call("worker.attach", AttachParams(worker=self._id, running=running, ended=self._untold))
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        self._attached = False
+        self._answer_due = None
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            self._retries = 0
+        self._record()
+        self._retry_later()
+
+    def _retry_later(self) -> None:
+        self._next_try = time.monotonic() + RETRY_PAUSES[min(self._retries, len(RETRY_PAUSES) - 1)]
+        self._retries += 1
+
+    def _call(self, method: str, params: AttachParams | FinishParams) -> None:
+        number, self._next_call = self._next_call, self._next_call + 1
+        self._calls[number] = method
+        self._send(framing.encode_request(method, params, number))
+
+    def _send(self, line: bytes) -> None:
+        if self._connection is None:
+            return
+        try:
+            self._connection.sendall(line)
+        except OSError:
+            self._disconnect()
+
+    def _on_input(self) -> None:
+        assert self._connection is not None  # noqa: S101 - only called with one
+        try:
+            data = self._connection.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._disconnect()
+            return
+        for line in self._lines.feed(data):
+            if line is None:
+                self._disconnect()
+                return
+            try:
+                self._on_message(framing.decode_reply(line))
+            except ProtocolError as error:
+                _say(f"worker {self._id}: {error.message}")
+                self._disconnect()
+                return
+            if not self._is_connected():
+                return
+
+    def _is_connected(self) -> bool:
+        return self._connection is not None
+
+    def _on_message(self, message: framing.Reply) -> None:
+        if message.method is not None:
+            self._on_notification(message)
+            return
+        method = self._calls.pop(message.id, None) if isinstance(message.id, int) else None
+        if message.error is not None:
+            self._on_refusal(method, message.error)
+        elif method == "worker.attach":
+            self._on_attached(framing.decode_as(AttachResult, message.result))
+        elif method == "worker.finish":
+            answer = framing.decode_as(FinishResult, message.result)
+            self._told()
+            if answer.lease is not None:
+                self._start(answer.lease)
+
+    def _on_attached(self, answer: AttachResult) -> None:
+        self._attached = True
+        self._away_since = None
+        self._retries = 0
+        self._heartbeat_interval, self._kill_grace = answer.heartbeat_interval, answer.kill_grace
+        self._next_heartbeat = time.monotonic() + self._heartbeat_interval
+        if answer.stale and self._attempt is not None:
+            # Somebody decided without us. The tree is ended, and what comes of it is told to nobody.
+            self._attempt.kill()
+            while self._attempt.result is None:
+                self._attempt.step()
+                time.sleep(0.001)
+            self._attempt = None
+            self._exiting = True
+        elif self._untold is not None and self._untold is not self._carried:
+            # It ended after the attach was sent, so this answer does not speak of it.
+            self._tell(self._untold)
+        elif self._attempt is None:
+            self._told()
+            if answer.lease is not None:
+                self._start(answer.lease)
+
+    def _on_refusal(self, method: str | None, error: framing.WireError) -> None:
+        kind = error.data.kind
+        if method == "worker.finish" and kind == "conflict":
+            self._told()
+        elif method == "worker.attach" and kind in ("forbidden", "not_found"):
+            # This daemon does not know us, so no outcome of ours counts for it.
+            _say(f"worker {self._id}: {error.message}")
+            if self._attempt is not None:
+                self._attempt.kill()
+            self._told()
+            self._exiting = True
+            self._disconnect()
+        else:
+            self._disconnect()
+
+    def _on_notification(self, message: framing.Reply) -> None:
+        if message.method == "attempt.start":
+            if self._attempt is None and self._untold is None:
+                self._start(framing.decode_as(AttemptStart, message.params).lease)
+        elif message.method == "attempt.end":
+            order = framing.decode_as(AttemptEnd, message.params)
+            if self._attempt is not None and self._attempt.lease.token == order.attempt.token:
+                self._attempt.end(order.outcome, order.kill_grace)
+        elif message.method == "worker.config":
+            config = framing.decode_as(WorkerConfig, message.params)
+            self._heartbeat_interval, self._kill_grace = config.heartbeat_interval, config.kill_grace
+            self._next_heartbeat = min(self._next_heartbeat, time.monotonic() + self._heartbeat_interval)
+            if self._attempt is not None:
+                self._attempt.kill_grace = self._kill_grace
+        elif message.method == "worker.exit":
+            self._exiting = True
+
+    def interrupt(self) -> None:
+        """Somebody wants this process gone, politely: end the attempt as one interrupted by a shutdown, then exit.
+
+        A signal may come in the middle of anything, so this only sets a flag; the wake-up descriptor does the rest.
+        """
+        self._interrupted = True
+
+
+def _child_death_descriptor() -> int:
+    """A descriptor that becomes readable when a child has died (or any handled signal came)."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    return reading
+
+
+def _connect(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+            connection.connect(os.fsencode(path))
+        else:
+            directory = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
+            try:
+                connection.connect(f"/proc/self/fd/{directory}/{path.name}")
+            finally:
+                os.close(directory)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _say(text: str) -> None:
+    """One line to the daemon's log; whoever read it may be gone."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())
+
+
+def main() -> NoReturn:
+    """`python -m queuectld.worker ID SOCKET STATE_DIR`, as the supervisor calls it."""
+    worker_id, socket_path, state_dir = sys.argv[1:4]
+    containment.become_subreaper()
+    try:
+        worker = Worker(worker_id, Path(socket_path), Path(state_dir))
+    except OSError as error:
+        _say(f"worker {worker_id}: can't start: {error}")
+        sys.exit(1 if error.errno != errno.EWOULDBLOCK else 2)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: worker.interrupt())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker.run()
+    sys.exit(0)

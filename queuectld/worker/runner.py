@@ -1,0 +1,203 @@
+"""One attempt: start it, watch it, end its process tree, and say how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import pwd
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from protocol.jobs import Outcome
+from protocol.messages import AttemptResult, Lease
+from queuectld.worker import containment
+
+NOT_FOUND = 127
+NOT_EXECUTABLE = 126
+"""Exit codes of what could not be started, as a shell gives them."""
+
+_REKILL_INTERVAL = 0.05
+"""Seconds between two looks at a tree that got SIGKILL and still has processes."""
+
+
+def log_path(state_dir: Path, job: int, attempt: int) -> Path:
+    """Where an attempt's output is. Made of numbers only; a thousand jobs share a directory."""
+    return state_dir / "logs" / str(job // 1000) / f"{job}.{attempt}.log"
+
+
+def clean_environment() -> dict[str, str]:
+    """The small base that a job gets which brings no environment of its own."""
+    user = pwd.getpwuid(os.getuid())
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": user.pw_dir,
+        "USER": user.pw_name,
+        "LOGNAME": user.pw_name,
+        "SHELL": "/bin/sh",
+        "LANG": "C.UTF-8",
+    }
+
+
+class _Phase(enum.Enum):
+    RUNNING = enum.auto()
+    TERMINATING = enum.auto()  # SIGTERM was sent; SIGKILL follows at the deadline
+    KILLING = enum.auto()
+
+
+class Attempt:
+    """A running attempt.
+
+    The owner calls `step` when a child has died or `deadline` has come, until there is a `result`.
+    """
+
+    def __init__(
+        self, lease: Lease, *, state_dir: Path, lock: int, devnull: int, base: dict[str, str], kill_grace: float
+    ) -> None:
+        """Start it. What can't be started has its `result` at once, and is no error of the worker's."""
+        self.lease = lease
+        self.kill_grace = kill_grace
+        self.result: AttemptResult | None = None
+        self.deadline: float | None = None
+        """`time.monotonic()` at which something must be done, or None."""
+        self._phase = _Phase.RUNNING
+        self._ended_as: Outcome | None = None
+        self._status: int | None = None
+        self._pid = 0
+        try:
+            self._spawn(state_dir, lock, devnull, base)
+        except OSError as error:
+            self._finish(Outcome.FAILED, *_why_not_started(lease, error))
+        else:
+            if lease.timeout:
+                self.deadline = time.monotonic() + lease.timeout
+
+    def _spawn(self, state_dir: Path, lock: int, devnull: int, base: dict[str, str]) -> None:
+        lease = self.lease
+        environment = {} if lease.exact_env else dict(base)
+        environment.update(lease.env or {})
+        environment["QUEUECTL_JOB_ID"] = lease.id
+        environment["QUEUECTL_ATTEMPT"] = str(lease.attempt)
+        environment["QUEUECTL_MAX_RETRIES"] = str(lease.max_retries)
+        environment["QUEUECTL_QUEUE"] = lease.queue
+        environment[containment.MARKER] = lease.token
+        argv = ["/bin/sh", "-c", lease.command] if lease.command is not None else lease.argv
+        assert argv is not None  # noqa: S101 - a lease carries one of the two
+        path = log_path(state_dir, lease.job, lease.attempt)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            log = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            log = os.open(path, flags, 0o600)
+        try:
+            # Without preexec_fn this is vfork and exec: the cost does not grow with this process.
+            child = subprocess.Popen(
+                argv,
+                stdin=devnull,
+                stdout=log,
+                stderr=log,
+                cwd=lease.cwd or base["HOME"],
+                env=environment,
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
+        finally:
+            os.close(log)
+        self._pid = child.pid
+        # This process reaps all its children itself (orphans of the job included); Popen must not try.
+        child.returncode = 0
+
+    def end(self, outcome: Outcome, kill_grace: float) -> None:
+        """End the tree: SIGTERM now, SIGKILL after `kill_grace` seconds; nothing where it is being ended already."""
+        if self.result is None and self._status is None and self._ended_as is None:
+            self._ended_as = outcome
+            self._terminate(kill_grace)
+
+    def _terminate(self, kill_grace: float) -> None:
+        self._phase = _Phase.TERMINATING
+        containment.signal_descendants(signal.SIGTERM)
+        self.deadline = time.monotonic() + kill_grace
+
+    def kill(self) -> None:
+        """End the tree without grace."""
+        self._phase = _Phase.KILLING
+        self.deadline = time.monotonic()
+
+    def step(self) -> None:
+        """Reap, act on the deadline if it has come, and settle the result if all processes are gone."""
+        if self.result is not None:
+            return
+        alone = self._reap()
+        if self._status is not None and alone:
+            self._settle(self._status)
+            return
+        if self._status is not None and self._phase is _Phase.RUNNING:
+            # The main process has ended by itself; what it left behind is ended too.
+            self._terminate(self.kill_grace)
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            if self._phase is _Phase.RUNNING:
+                self.end(Outcome.TIMEOUT, self.kill_grace)
+            else:
+                self._phase = _Phase.KILLING
+                containment.kill_descendants()
+                self.deadline = time.monotonic() + _REKILL_INTERVAL
+
+    def _reap(self) -> bool:
+        """Collect dead children; whether none, dead or alive, is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            if pid == self._pid:
+                self._status = status
+
+    def _settle(self, status: int) -> None:
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        code = 128 + number if number is not None else os.WEXITSTATUS(status)
+        if self._ended_as is Outcome.TIMEOUT:
+            self._finish(Outcome.TIMEOUT, code, f"timed out after {self.lease.timeout:g} s", number)
+        elif self._ended_as is not None:
+            self._finish(self._ended_as, code, None, number)
+        elif code == 0:
+            self._finish(Outcome.COMPLETED, 0, None)
+        elif number is not None:
+            self._finish(Outcome.FAILED, code, f"killed by signal {number} ({_signal_name(number)})", number)
+        else:
+            self._finish(Outcome.FAILED, code, f"exit code {code}")
+
+    def _finish(self, outcome: Outcome, code: int, error: str | None, number: int | None = None) -> None:
+        lease = self.lease
+        self.deadline = None
+        self.result = AttemptResult(
+            job=lease.job,
+            attempt=lease.attempt,
+            token=lease.token,
+            outcome=outcome,
+            ended_at=time.time(),
+            exit_code=code,
+            signal=number,
+            error=error,
+        )
+
+
+def _signal_name(number: int) -> str:
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return "a real-time signal"
+
+
+def _why_not_started(lease: Lease, error: OSError) -> tuple[int, str]:
+    """Exit code and reason for a person."""
+    program = lease.argv[0] if lease.argv else "/bin/sh"
+    reason = error.strerror or str(error)
+    if lease.cwd is not None and error.filename == lease.cwd:
+        return NOT_EXECUTABLE, f"can't enter the working directory {lease.cwd}: {reason}"
+    if isinstance(error, FileNotFoundError):
+        return NOT_FOUND, f"can't find the program {program}"
+    return NOT_EXECUTABLE, f"can't start {error.filename or program}: {reason}"

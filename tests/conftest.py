@@ -1,0 +1,50 @@
+"""Fixtures for every test that needs a real daemon."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Daemon, running_daemon
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A temporary directory with a short path: a Unix socket's has room for 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="qctl-", ignore_cleanup_errors=True) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def make_daemon(directory: Path) -> Iterator[Callable[..., Daemon]]:
+    """Makes daemons that are not started yet, each in a directory of its own."""
+    made: list[Daemon] = []
+
+    def make(*arguments: str) -> Daemon:
+        home = directory / f"d{len(made)}"
+        home.mkdir()
+        made.append(Daemon(home, *arguments))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        daemon.clean_up()
+
+
+@pytest.fixture
+def daemon(directory: Path) -> Iterator[Daemon]:
+    """A running daemon without workers: what is enqueued stays pending."""
+    with running_daemon(directory) as running:
+        yield running
+
+
+@pytest.fixture
+def pool(directory: Path) -> Iterator[Daemon]:
+    """A running daemon with two workers, that retries at once and does not wait long for anything."""
+    quick = {"backoff_base": 0, "kill_grace": 1, "shutdown_timeout": 5}
+    with running_daemon(directory, "--workers", "2", settings=quick) as running:
+        running.wait_workers(2)
+        yield running
