@@ -23,6 +23,11 @@ def write_backup(source: Path, target: Path) -> None:
     """
     if target.absolute().parent.resolve() / target.name in _own_files(source):
         raise StorageError(f"{target} is the database itself: name another file for the copy")
+    if target.with_name(target.name + "-wal").exists():
+        # It would be taken for the copy's own write-ahead log, and ruin it.
+        raise StorageError(
+            f"{target} is a database in use ({target.name}-wal is there): name another file for the copy"
+        )
     temporary = target.with_name(f".{target.name}.part")
     try:
         temporary.unlink(missing_ok=True)

@@ -13,9 +13,10 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from queuectld.store.base import StorageUnusable
+from queuectld.store.base import StorageError, StorageUnusable
 from queuectld.store.sqlite.backup import create_private, fsync, write_backup
 from queuectld.store.sqlite.connection import open_raw, prepare_writer
+from queuectld.store.sqlite.errors import primary_code, translate
 from queuectld.store.sqlite.migrations import APPLICATION_ID, Migration
 
 _HEADER_BYTES = 100
@@ -31,6 +32,7 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connec
 
     Raises:
         StorageUnusable: what is at `path` was left as it was.
+        StorageFull: no room to make it, or for a migration and its backup.
         StorageError: a migration's backup could not be written.
     """
     newest = migrations[-1].number
@@ -42,7 +44,7 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connec
         version = _check_version(path, newest)
         raw = open_raw(path, "rw")
     except sqlite3.Error as error:
-        raise StorageUnusable(f"can't open the database {path} ({error}): {_RESTORE}") from error
+        raise _refusal(path, error) from error
     except OSError as error:
         raise StorageUnusable(
             f"can't open the database {path} ({error.strerror}): it must be readable and writable for this user"
@@ -54,11 +56,23 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connec
             _migrate(raw, version, migrations)
     except sqlite3.Error as error:
         raw.close()
-        raise StorageUnusable(f"can't open the database {path} ({error}): {_RESTORE}") from error
+        raise _refusal(path, error) from error
     except BaseException:
         raw.close()
         raise
     return raw
+
+
+def _refusal(path: Path, error: sqlite3.Error) -> StorageError:
+    code = primary_code(error)
+    if code == sqlite3.SQLITE_FULL:
+        return translate(error)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StorageUnusable(f"the database {path} is damaged ({error}): {_RESTORE}")
+    return StorageUnusable(
+        f"can't open the database {path} ({error}): it must be on a local file system, "
+        "writable for this user, and used by no other program"
+    )
 
 
 def _check_header(path: Path) -> None:
@@ -97,6 +111,8 @@ def _check_version(path: Path, newest: int) -> int:
             f"the database {path} is of a newer queuectld (schema {version}, this one knows {newest}): "
             f"start that version, or restore the backup it made ({path.name}.before-*)"
         )
+    if version < 1:
+        raise StorageUnusable(f"the database {path} has no version (schema {version}): {_RESTORE}")
     return int(version)
 
 

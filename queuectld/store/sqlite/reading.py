@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from protocol.jobs import Attempt, Job, JobState, Outcome
-from queuectld.store.base import JobRecord, RunningAttempt, WorkerRecord
+from queuectld.store.base import JobRecord, RunningAttempt, StorageFailed, WorkerRecord
 from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.backup import write_backup
 from queuectld.store.sqlite.connection import Connection, Row, open_reader
@@ -134,7 +134,7 @@ class Reading:
     def jobs(
         self, state: JobState | None, queue: str | None, limit: int, after: int | None
     ) -> tuple[list[Job], int | None]:
-        below = NO_LIMIT if after is None else after
+        below = NO_LIMIT if after is None else min(after, NO_LIMIT)
         page = (below, limit + 1)  # one more, to see whether another page follows
         if state is None and queue is None:
             rows = self._db.rows(sql.LIST_ALL, page)
@@ -172,8 +172,11 @@ class Reading:
         write_backup(self._path, path)
 
     def integrity_check(self) -> list[str]:
-        rows = self._db.rows(f"PRAGMA quick_check({_MAX_FINDINGS})")
-        return [] if rows == [("ok",)] else [str(row[0]) for row in rows]
+        try:
+            rows = self._db.rows(f"PRAGMA quick_check({_MAX_FINDINGS})")
+        except StorageFailed as error:
+            return [str(error)]
+        return [] if rows == [("ok",)] else [str(text) for (text,) in rows][:_MAX_FINDINGS]
 
     def close(self) -> None:
         self._db.close()
@@ -199,4 +202,5 @@ class SqliteReader(Reading):
         try:
             yield
         finally:
-            self._db.run("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.run("ROLLBACK")

@@ -129,12 +129,14 @@ class SqliteStore(Reading):
         if not self._db.in_transaction:
             raise RuntimeError("a write outside of a transaction")
 
-    def _count(self, before: JobState | None, after: JobState | None, now: float) -> None:
-        if before is not None:
-            self._totals.counts[before] -= 1
-        if after is not None:
-            self._totals.counts[after] += 1
+    def _count(self, before: JobState, after: JobState, now: float) -> None:
+        self._totals.counts[before] -= 1
+        self._totals.counts[after] += 1
         self._totals.last_seen_time = max(self._totals.last_seen_time, now)
+
+    def _noticed(self, state: JobState, run_at: float) -> None:
+        if state in WAITING:
+            self._not_yet.until = min(self._not_yet.until, run_at)
 
     # reads that differ from a reader's
 
@@ -281,7 +283,7 @@ class SqliteStore(Reading):
         if not settled:
             raise LookupError(f"attempt {attempt} of job number {number} is not running")
         self._count(JobState.PROCESSING, state, now)
-        self._not_yet.until = min(self._not_yet.until, run_at)
+        self._noticed(state, run_at)
 
     def update(
         self, number: int, *, state: JobState, attempts: int, run_at: float, cancelling: bool, now: float
@@ -291,7 +293,7 @@ class SqliteStore(Reading):
             raise LookupError(f"there is no job number {number}")
         self._write(sql.UPDATE_JOB, (state.value, attempts, run_at, cancelling, now, number))
         self._count(state_of(before[0]), state, now)
-        self._not_yet.until = min(self._not_yet.until, run_at)
+        self._noticed(state, run_at)
 
     def in_state(self, state: JobState, limit: int, after: int = 0) -> list[int]:
         return [number for (number,) in self._db.rows(sql.NUMBERS_IN_STATE, (state.value, after, limit))]
