@@ -5,6 +5,7 @@ Both follow systemd's $STATE_DIRECTORY and $RUNTIME_DIRECTORY where they are set
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,7 +29,10 @@ def user_socket() -> Path:
     """The socket of the user's own daemon."""
     import platformdirs  # noqa: PLC0415 - as above
 
-    return Path(platformdirs.user_runtime_dir("queuectl")) / "queuectl.sock"
+    with warnings.catch_warnings():
+        # Without $XDG_RUNTIME_DIR it falls back to a directory under /tmp, and warns: not in the middle of our output.
+        warnings.simplefilter("ignore")
+        return Path(platformdirs.user_runtime_dir("queuectl")) / "queuectl.sock"
 
 
 def daemon_socket(environ: Mapping[str, str]) -> Path:

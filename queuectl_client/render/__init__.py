@@ -1,0 +1,1 @@
+"""What is shown: tables and colours for people, JSON Lines for programs."""

@@ -1,0 +1,8 @@
+"""`python -m queuectl_client` is `queuectl`."""
+
+from __future__ import annotations
+
+from queuectl_client.cli import main
+
+if __name__ == "__main__":
+    main()

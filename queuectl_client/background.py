@@ -1,0 +1,125 @@
+"""Starting a daemon in the background, and seeing whether it came up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from protocol import paths
+from protocol.messages import ServerInfo
+from queuectl_client.client import Client
+from queuectl_client.errors import ClientError, NoDaemon
+
+LOOK_SECONDS = 0.05
+READY_SECONDS = 120.0
+"""A daemon that recovers a large queue after a crash takes its time, but not that long."""
+LOG_TAIL = 4096
+"""Bytes of the log among which the reason for an early end is looked for."""
+
+
+def start(socket: Path | None, state_dir: Path | None, options: Sequence[str]) -> tuple[ServerInfo, bool]:
+    """Start a daemon unless one answers already, and wait until it is ready.
+
+    Args:
+        socket: where it shall listen; None: where it would by itself.
+        state_dir: where it keeps its state; None: where it would by itself.
+        options: handed on to it.
+
+    Returns:
+        What it says of itself, and whether it was started just now.
+
+    Raises:
+        ClientError: it did not come up; the message is the last of its log.
+    """
+    listening = _absolute(socket or paths.daemon_socket(os.environ))
+    state = _absolute(state_dir or paths.state_dir(os.environ))
+    running = _ask(listening)
+    if running is not None:
+        return _same(running, listening, state_dir), False
+    log = _log_file(state)
+    with log.open("ab") as output:
+        begin = output.tell()
+        process = subprocess.Popen(
+            [*_program(), "--socket", str(listening), "--state-dir", str(state), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd="/",
+            env=_environment(),
+        )
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        info = _ask(listening)
+        if info is not None and info.pid == process.pid:
+            return info, True
+        if process.poll() is not None:
+            # Somebody else may have started one in the same moment, and won.
+            info = _ask(listening)
+            if info is not None:
+                return _same(info, listening, state_dir), False
+            raise ClientError(_reason(log, begin, process.returncode), f"its log is {log}")
+        time.sleep(LOOK_SECONDS)
+    raise ClientError(f"the daemon (PID {process.pid}) is not ready after {READY_SECONDS:g} s", f"its log is {log}")
+
+
+def _ask(listening: Path) -> ServerInfo | None:
+    """Who answers at the socket; None if nobody does."""
+    try:
+        with Client(listening, patience=0) as client:
+            return client.info()
+    except NoDaemon:
+        return None
+
+
+def _same(running: ServerInfo, listening: Path, state_dir: Path | None) -> ServerInfo:
+    if state_dir is not None and Path(running.state_dir).resolve() != _absolute(state_dir).resolve():
+        raise ClientError(
+            f"a daemon with another state directory ({running.state_dir}) listens on {listening}",
+            "give this one a socket of its own: `queuectl --socket PATH daemon start ...`",
+        )
+    return running
+
+
+def _log_file(state: Path) -> Path:
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log = state / "daemon.log"
+        os.close(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise ClientError(f"can't write to the state directory {state}: {error.strerror}") from None
+    return log
+
+
+def _absolute(path: Path) -> Path:
+    """The daemon runs in another directory."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would call a symbolic link by another name
+
+
+def _program() -> list[str]:
+    # -P: what lies in the current directory is not imported.
+    return [sys.executable, "-P", "-m", "queuectld"]
+
+
+def _environment() -> dict[str, str]:
+    """This one, with the way to the daemon's code where it is not installed (a checkout)."""
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = dict(os.environ)
+    if root not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        before = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{root}{os.pathsep}{before}" if before else root
+    return environment
+
+
+def _reason(log: Path, begin: int, status: int) -> str:
+    """The last line that the daemon wrote before it ended."""
+    with log.open("rb") as written:
+        written.seek(max(begin, log.stat().st_size - LOG_TAIL))
+        lines = [line for line in written.read().decode(errors="replace").splitlines() if line.strip()]
+    said = lines[-1].removeprefix("queuectld: ") if lines else "it said nothing"
+    return f"the daemon did not start (exit {status}): {said}"

@@ -1,0 +1,161 @@
+"""`queuectl daemon`: a daemon without systemd."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from queuectl_client.errors import ClientError, NoDaemon
+from queuectl_client.options import as_json, examples
+from queuectl_client.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from protocol.messages import ServerInfo
+    from queuectl_client.client import Client
+
+LOOK_SECONDS = 0.05
+"""Between two looks at a daemon that is changing."""
+RELOAD_SECONDS = 60.0
+
+
+@click.group()
+def daemon() -> None:
+    """Start, stop and reload a daemon, where systemd does not do it (see `queuectl service`)."""
+
+
+@daemon.command(
+    epilog=examples(
+        "queuectl daemon start",
+        "queuectl daemon start --workers 4",
+        "queuectl --socket /tmp/q/sock daemon start --state-dir /tmp/q/state",
+    )
+)
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where it keeps all."
+)
+@click.option(
+    "--workers", type=click.IntRange(0, 4096), metavar="N", help="So many workers; else as many as last time."
+)
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.option("--log-format", type=click.Choice(["human", "json"]), help="How it writes its log.")
+@pass_session
+def start(
+    session: Session, *, state_dir: Path | None, workers: int | None, log_level: str | None, log_format: str | None
+) -> None:
+    """Start a daemon in the background, and return when it is ready. It logs to DIR/daemon.log."""
+    from queuectl_client import background  # noqa: PLC0415 - `--help` need not pay for it
+
+    options = {"--workers": workers, "--log-level": log_level, "--log-format": log_format}
+    extra = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    info, fresh = background.start(session.socket, state_dir, extra)
+    click.echo(f"{'Started' if fresh else 'Already running'}: PID {info.pid}, socket {info.socket}")
+
+
+@daemon.command(epilog=examples("queuectl daemon stop", "queuectl daemon stop --now"))
+@click.option("--now", is_flag=True, help="Do not wait for running jobs: end them; they go back to pending.")
+@pass_session
+def stop(session: Session, *, now: bool) -> None:
+    """Stop the daemon, and return when it is gone. Running jobs get `shutdown_timeout` seconds to finish."""
+    with session.client(patience=0) as client:
+        process, info = _process(client)
+    try:
+        _signal(process, signal.SIGTERM, info)
+        if now:
+            # Two different signals: two of the same, sent at once, can arrive as one.
+            _signal(process, signal.SIGINT, info)
+        _wait_for_end(process)
+    finally:
+        os.close(process)
+    click.echo(f"Stopped: PID {info.pid}")
+
+
+@daemon.command(epilog=examples("queuectl daemon status", "queuectl daemon status --json"))
+@as_json
+@pass_session
+def status(session: Session, *, as_json: bool) -> None:
+    """Say which daemon answers. Exit status 3 if none does."""
+    with session.client(patience=0) as client:
+        info = client.info()
+    if as_json:
+        from queuectl_client.render.programs import print_json  # noqa: PLC0415 - one of two ways
+
+        print_json(info)
+        return
+    from queuectl_client.render import jobs, people, times  # noqa: PLC0415 - one of two ways
+
+    facts = {
+        "state": "stopping" if info.stopping else "running",
+        "version": f"{info.version} (protocol {info.protocol})",
+        "pid": str(info.pid),
+        "up": f"since {times.moment(info.started_at, jobs.now())}, reloaded {info.generation} times",
+        "socket": info.socket,
+        "state dir": info.state_dir,
+        "containment": info.containment,
+    }
+    columns = (people.Column(""), people.Column("", flexible=True, wrap=True))
+    rows = [[people.Cell(f"{name}:", "dim"), people.Cell(value)] for name, value in facts.items()]
+    people.draw([people.Table(columns, rows, heading=False)])
+
+
+@daemon.command(epilog=examples("queuectl daemon reload"))
+@pass_session
+def reload(session: Session) -> None:
+    """Let the daemon change to the installed version in place: running jobs go on, no client is refused."""
+    with session.client() as client:
+        process, before = _process(client)
+        try:
+            _signal(process, signal.SIGHUP, before)
+        finally:
+            os.close(process)
+        deadline = time.monotonic() + RELOAD_SECONDS
+        while (after := client.info()).generation == before.generation and after.started_at == before.started_at:
+            if time.monotonic() > deadline:
+                raise ClientError(f"the daemon has not reloaded within {RELOAD_SECONDS:g} s", "its log says why")
+            time.sleep(LOOK_SECONDS)
+            client.close()  # a connection from before might be kept by what is to be replaced
+    click.echo(f"Reloaded: PID {after.pid}, version {after.version}")
+
+
+def _process(client: Client) -> tuple[int, ServerInfo]:
+    """A descriptor of the daemon's process, and what it says of itself."""
+    info = client.info()
+    try:
+        process = os.pidfd_open(info.pid)
+    except ProcessLookupError:
+        raise NoDaemon(f"the daemon (PID {info.pid}) is gone, or runs where its PID means nothing here") from None
+    # If it still answers, the descriptor is of this process, and of none that got its PID later.
+    try:
+        still_there = client.info().pid == info.pid
+    except BaseException:
+        os.close(process)
+        raise
+    if not still_there:
+        os.close(process)
+        raise ClientError("the daemon was replaced in this moment; try again")
+    return process, info
+
+
+def _signal(process: int, number: signal.Signals, info: ServerInfo) -> None:
+    try:
+        signal.pidfd_send_signal(process, number)
+    except ProcessLookupError:
+        pass  # it has ended already
+    except PermissionError:
+        raise ClientError(
+            f"not permitted to signal the daemon (PID {info.pid}): it runs as another user",
+            "where it is a system service, `sudo systemctl stop queuectld` (or reload) does it",
+        ) from None
+
+
+def _wait_for_end(process: int) -> None:
+    """A process's descriptor is readable when it has ended."""
+    import select  # noqa: PLC0415 - only here
+
+    watch = select.poll()
+    watch.register(process, select.POLLIN)
+    watch.poll()

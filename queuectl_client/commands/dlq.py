@@ -1,0 +1,103 @@
+"""`queuectl dlq`: jobs whose attempts are used up."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from queuectl_client.commands.list import show_jobs
+from queuectl_client.options import as_json, examples, jobs_argument
+from queuectl_client.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from queuectl_client.client import Client
+
+
+@click.group()
+def dlq() -> None:
+    """The dead letter queue: all jobs whose attempts are used up."""
+
+
+@dlq.command("list", epilog=examples("queuectl dlq list", "queuectl dlq list --queue mail --json"))
+@click.option("--queue", metavar="NAME", help="Only this queue.")
+@click.option("--limit", type=click.IntRange(min=0), default=50, show_default=True, help="At most so many; 0 is all.")
+@as_json
+@pass_session
+def list_dead(session: Session, *, queue: str | None, limit: int, as_json: bool) -> None:
+    """List dead jobs, newest first, with the reason."""
+    with session.client() as client:
+        found = client.dlq(queue=queue, limit=limit + 1 if limit else None)
+        shown = show_jobs(found, limit, dead=True, as_json=as_json)
+    if shown == 0 and not as_json and sys.stdout.isatty():
+        click.echo("No dead jobs.", err=True)
+
+
+_all = click.option("--all", "everything", is_flag=True, help="All dead jobs.")
+_yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+@dlq.command(epilog=examples("queuectl dlq retry job1", "queuectl dlq retry --all"))
+@jobs_argument("dead", required=False)
+@_all
+@_yes
+@as_json
+@pass_session
+@click.pass_context
+def retry(
+    ctx: click.Context, session: Session, *, jobs: tuple[str, ...], everything: bool, yes: bool, as_json: bool
+) -> None:
+    """Run dead jobs again; their attempts are counted from 0, the old ones stay in `show`."""
+    if bool(jobs) == everything:
+        raise click.UsageError("give jobs, or --all", ctx)
+    with session.client() as client:
+        if everything and not yes:
+            _confirm(f"Run all {_dead(client)} dead jobs again?")
+        _say("Back to pending", client.dlq_retry(jobs or None), as_json=as_json)
+
+
+@dlq.command(epilog=examples("queuectl dlq purge job1 job2", "queuectl dlq purge --all --yes"))
+@jobs_argument("dead", required=False)
+@_all
+@_yes
+@as_json
+@pass_session
+@click.pass_context
+def purge(
+    ctx: click.Context, session: Session, *, jobs: tuple[str, ...], everything: bool, yes: bool, as_json: bool
+) -> None:
+    """Delete dead jobs with their attempts and logs, all of them if none are named; asks on a terminal."""
+    if jobs and everything:
+        raise click.UsageError("give jobs, or --all", ctx)
+    if not jobs and not everything and not yes and not _can_ask():
+        # In a script, a list of jobs that happens to be empty must not mean all.
+        raise click.UsageError("give jobs, or --all to delete all dead jobs", ctx)
+    with session.client() as client:
+        if not yes:
+            which = f"{len(jobs)} of the" if jobs else f"all {_dead(client)}"
+            _confirm(f"Delete {which} dead jobs, with their logs?")
+        _say("Deleted", client.dlq_purge(jobs or None), as_json=as_json)
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _dead(client: Client) -> int:
+    from protocol.jobs import JobState  # noqa: PLC0415 - `--help` need not pay for the wire
+
+    return client.status().counts.get(JobState.DEAD, 0)
+
+
+def _confirm(question: str) -> None:
+    """Ask a person; where there is none, go on."""
+    if _can_ask():
+        click.confirm(question, abort=True, err=True)
+
+
+def _say(done: str, count: int, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(f'{{"count":{count}}}')
+    else:
+        click.echo(f"{done}: {count} job{'' if count == 1 else 's'}.")

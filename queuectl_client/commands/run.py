@@ -1,0 +1,204 @@
+"""`queuectl run`: a job as if it were run right here."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from queuectl_client.commandline import PROGRAM, CommandLine, ProgramCommand
+from queuectl_client.options import command_options, examples, job_options
+from queuectl_client.render.remarks import remark
+from queuectl_client.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from protocol.jobs import Job
+    from queuectl_client.client import Client
+
+
+class _Stopped(BaseException):
+    """SIGINT or SIGTERM. Not an Exception: nothing on the way up may take it for an error of its own."""
+
+
+class _Signals:
+    """Turns SIGINT and SIGTERM into _Stopped, but not while they are held."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        """The number of the first signal that came, 0 if none has."""
+        self._held = False
+        self._pending = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.received = self.received or number
+        if self._held and not self._pending:
+            self._pending = True  # a second one does not wait
+            return
+        raise _Stopped
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the first signal back until the end: what is asked for in here must not be left half done."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._pending:
+            self._pending = False
+            raise _Stopped
+
+
+@click.command(
+    cls=ProgramCommand,
+    epilog=examples(
+        "queuectl run -- make test",
+        "queuectl run --max-retries 1 --timeout 5m -c './backup.sh && ./verify.sh'",
+    ),
+)
+@click.argument("words", metavar="-- PROG ARG...", nargs=-1)
+@command_options
+@job_options
+@pass_session
+@click.pass_context
+def run(
+    ctx: click.Context,
+    session: Session,
+    /,
+    *,
+    words: tuple[str, ...],
+    command: str | None,
+    cwd: str | None,
+    env: tuple[str, ...],
+    clean_env: bool,
+    **shared: Any,
+) -> None:
+    """Enqueue a job, show its output as it comes, and exit with its exit code (128 + n after signal n).
+
+    The output of all attempts is passed through as it is, colours and all. Ctrl-C (or SIGTERM) cancels the job and
+    waits for its end; a second one does not wait.
+    """
+    argv: list[str] | None = ctx.meta[PROGRAM]
+    if words:
+        raise click.UsageError(f"put `--` before the program: queuectl run -- {' '.join(words)}", ctx)
+    if (argv is None) == (command is None):
+        raise click.UsageError("give a program after `--`, or -c COMMAND", ctx)
+    spec = CommandLine(argv, command, cwd, env, clean_env).spec(**shared)
+    signals = _Signals()
+    with session.client() as client, signals.installed():
+        job_id = spec.id or ""
+        try:
+            # Held, so that a cancel can't overtake the job that it is meant for.
+            with signals.held():
+                client.enqueue_spec(spec)
+            _say_if_nobody_works(client, job_id)
+            job = _Follower(client, job_id).follow()
+        except _Stopped:
+            ctx.exit(_stop(client, job_id, signals))
+    ctx.exit(_status_of(job))
+
+
+def _say_if_nobody_works(client: Client, job_id: str) -> None:
+    if client.workers().desired == 0:
+        remark(f"job {job_id} waits, and there are no workers", "start some with `queuectl worker start --count 2`")
+
+
+class _Follower:
+    """Shows a job's output, attempt after attempt, until it has ended."""
+
+    def __init__(self, client: Client, job_id: str) -> None:
+        self._client = client
+        self._job_id = job_id
+
+    def follow(self) -> Job:
+        """Returns the job as it ended."""
+        from protocol.jobs import ENDED  # noqa: PLC0415 - loaded by now
+
+        attempt = 1
+        while True:
+            show_output(self._client.log_pieces(self._job_id, attempt=attempt, follow=True))
+            job = self._client.get(self._job_id)
+            if job.state in ENDED:
+                return job
+            self._tell(job, attempt)
+            attempt += 1
+
+    def _tell(self, job: Job, attempt: int) -> None:
+        from msgspec import UNSET  # noqa: PLC0415 - loaded by now
+
+        from queuectl_client.render.jobs import now  # noqa: PLC0415
+        from queuectl_client.render.times import span  # noqa: PLC0415
+
+        history = [] if job.history is UNSET else job.history
+        made = next((one for one in history if one.number == attempt), None)
+        if made is None or made.outcome is None:
+            return
+        reason = made.error or (f"exit {made.exit_code}" if made.exit_code is not None else str(made.outcome))
+        wait = (job.run_at - now()).total_seconds()
+        remark(f"attempt {attempt} {made.outcome} ({reason})" + (f", next in {span(wait)}" if wait > 0 else ""))
+
+
+def show_output(pieces: Any) -> int | None:
+    """Write an attempt's output to standard output as it comes.
+
+    Returns:
+        The attempt's number, None if there was none.
+    """
+    from queuectl_client.client import output_of  # noqa: PLC0415 - loaded by now
+
+    attempt: int | None = None
+    for at, piece in enumerate(pieces):
+        attempt = piece.attempt
+        if at == 0 and piece.dropped:
+            remark("the log reached its limit: output before this was dropped")
+        sys.stdout.buffer.write(output_of(piece))
+        sys.stdout.buffer.flush()
+    return attempt
+
+
+def _stop(client: Client, job_id: str, signals: _Signals) -> int:
+    """Cancel the job, wait until it has ended, and say what to exit with."""
+    from protocol.errors import ProtocolError  # noqa: PLC0415 - loaded by now
+
+    own = 128 + signals.received
+    try:
+        remark(f"cancelling job {job_id}; once more, and its end is not waited for")
+        try:
+            client.cancel([job_id])
+        except ProtocolError as error:
+            if error.kind not in {"invalid_state", "not_found"}:
+                raise
+        job = client.wait([job_id])[0]
+    except _Stopped:
+        remark(f"job {job_id} may still be running", f"`queuectl show {job_id}` tells")
+        return own
+    return own if job.state == "cancelled" else _exit_code(job.state, job.exit_code)
+
+
+def _status_of(job: Job) -> int:
+    """What to exit with, after the job has ended; if there is more to say than the number, it is said."""
+    from queuectl_client.render.jobs import ended_sentence  # noqa: PLC0415 - loaded by now
+
+    if job.state != "completed":
+        remark(ended_sentence(job))
+    return _exit_code(job.state, job.exit_code)
+
+
+def _exit_code(state: str, exit_code: int | None) -> int:
+    """Never 0 for a job that did not complete."""
+    return 0 if state == "completed" else exit_code or 1

@@ -1,0 +1,77 @@
+"""`queuectl status`: what the queue holds, and who works on it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from queuectl_client.options import as_json, examples
+from queuectl_client.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from protocol.messages import StatusResult
+    from queuectl_client.client import Client
+
+
+@click.command(
+    epilog=examples(
+        "queuectl status",
+        "queuectl status --watch",
+        "queuectl status --watch 0.5",
+        "queuectl status --json | jq .counts.pending",
+    )
+)
+@click.option(
+    "--watch",
+    is_flag=False,
+    flag_value="1",
+    type=click.FloatRange(min=0.1, max=86_400),
+    metavar="[SECONDS]",
+    help="Show it again and again, every second or every SECONDS, until Ctrl-C.",
+)
+@as_json
+@pass_session
+def status(session: Session, *, watch: float | None, as_json: bool) -> None:
+    """Show the counts of all states, the workers with their PIDs, and what they run."""
+    with session.client() as client:
+        if as_json:
+            from queuectl_client.render.programs import print_json  # noqa: PLC0415 - one of two ways
+
+            for answer in _answers(client, watch):
+                print_json(answer)
+                sys.stdout.flush()
+        elif watch is not None and sys.stdout.isatty():
+            _live(client, watch)
+        else:
+            from queuectl_client.render import jobs, people  # noqa: PLC0415 - one of two ways
+
+            for at, answer in enumerate(_answers(client, watch)):
+                blank = [people.Cell("")] if at else []
+                people.draw([*blank, *jobs.status_parts(answer, jobs.now())])
+                sys.stdout.flush()
+
+
+def _answers(client: Client, watch: float | None) -> Iterator[StatusResult]:
+    """One answer, or with `watch` one every so many seconds, without end."""
+    while True:
+        yield client.status()
+        if watch is None:
+            return
+        time.sleep(watch)
+
+
+def _live(client: Client, watch: float) -> None:
+    """Drawn over itself on the terminal, until Ctrl-C."""
+    from rich.live import Live  # noqa: PLC0415 - only to draw
+
+    from queuectl_client.render import jobs, people  # noqa: PLC0415
+
+    console = people.console()
+    with Live(console=console, auto_refresh=False) as live:
+        for answer in _answers(client, watch):
+            parts = [*jobs.status_parts(answer, jobs.now()), people.Cell("Ctrl-C ends this", "dim")]
+            live.update(people.renderable(parts, console.width), refresh=True)

@@ -1,0 +1,160 @@
+"""One connected socket: requests out, replies in."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections import deque
+from pathlib import Path
+
+import msgspec
+
+from protocol.errors import ProtocolError
+from protocol.framing import MAX_LINE, Lines, Reply, decode_reply, encode_request
+from protocol.paths import MAX_SOCKET_PATH
+from queuectl_client.errors import BadRequest, NoDaemon
+
+MAX_REPLY = 256 * 1024 * 1024
+"""Bytes. Replies are bounded by the daemon; this only keeps another program's endless line from filling the memory."""
+
+
+class ConnectionLost(Exception):  # noqa: N818 - named after what happened
+    """The other side closed the connection, or is gone."""
+
+
+class Connection:
+    """A blocking connection to a daemon. Not safe for use by several threads."""
+
+    def __init__(self, path: Path, *, timeout: float | None = None) -> None:
+        """Connect.
+
+        Args:
+            path: of the socket; it may be longer than a socket address can be.
+            timeout: seconds that connecting, and each wait for a reply, may take; None is no limit.
+
+        Raises:
+            OSError: nobody listens there, or it is not allowed.
+            BadRequest: it can't be the path of a socket.
+        """
+        self._socket = _connect(path, timeout)
+        self._lines = Lines(MAX_REPLY)
+        self._replies: deque[Reply] = deque()
+        self._last_id = 0
+        self.timeout = timeout
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a wait for a reply may take; None is no limit."""
+        return self._socket.gettimeout()
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._socket.settimeout(seconds)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def peer_uid(self) -> int:
+        """The user who opened the socket at the other end for listening."""
+        found = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        uid: int = struct.unpack("3i", found)[1]
+        return uid
+
+    def is_open(self) -> bool:
+        """False if the other side has closed it: then nothing that is sent now can be carried out."""
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def send(self, method: str, params: msgspec.Struct) -> int:
+        """Send one request; any number may be sent before their replies are read.
+
+        Returns:
+            The request's id, which its reply will carry.
+
+        Raises:
+            ConnectionLost: it is unknown whether the daemon got it.
+            BadRequest: it is longer than the daemon would read.
+        """
+        self._last_id += 1
+        try:
+            line = encode_request(method, params, self._last_id)
+        except UnicodeEncodeError:
+            raise BadRequest("there is text in it that is not Unicode, and so can't be sent") from None
+        if len(line) - 1 > MAX_LINE:
+            raise BadRequest(
+                f"the request is {len(line) - 1:,} bytes long, and the limit is {MAX_LINE:,}",
+                "enqueue fewer jobs at once (`--file` does), or leave the environment out with `--clean-env`",
+            )
+        try:
+            self._socket.sendall(line)
+        except TimeoutError:
+            raise NoDaemon("the daemon does not read what it is sent") from None
+        except OSError:
+            raise ConnectionLost from None
+        return self._last_id
+
+    def receive(self) -> Reply:
+        """The next reply, whatever request it belongs to.
+
+        Raises:
+            ConnectionLost: before there was one.
+            NoDaemon: after `timeout` seconds.
+            ProtocolError: it is none, or it is an error that belongs to no request (the connection was refused).
+        """
+        while not self._replies:
+            try:
+                data = self._socket.recv(256 * 1024)
+            except TimeoutError:
+                raise NoDaemon("the daemon does not answer", "it may be stopped or overloaded; see its log") from None
+            except OSError:
+                raise ConnectionLost from None
+            if not data:
+                raise ConnectionLost
+            for line in self._lines.feed(data):
+                if line is None:
+                    raise ProtocolError("too_large", f"the daemon sent a line of over {MAX_REPLY:,} bytes")
+                self._replies.append(decode_reply(line))
+        reply = self._replies.popleft()
+        if reply.id is None and reply.error is not None:
+            raise ProtocolError(reply.error.data.kind, reply.error.message, reply.error.data.hint)
+        return reply
+
+
+def _connect(path: Path, timeout: float | None) -> socket.socket:
+    raw = os.fsencode(path)
+    if not raw or b"\0" in raw:
+        raise BadRequest(f"{str(path)!r} can't be the path of a socket")
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if timeout is not None:
+            # Not settimeout(): on a non-blocking socket a full backlog is EAGAIN at once, not a wait.
+            seconds = struct.pack("@ll", int(timeout), int(timeout % 1 * 1_000_000))
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+        if len(raw) <= MAX_SOCKET_PATH:
+            connected.connect(raw)
+        else:
+            _connect_far(connected, path)
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def _connect_far(connecting: socket.socket, path: Path) -> None:
+    """Connect to a path that is too long for a socket address, through a descriptor of its directory."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        near = f"/proc/self/fd/{directory}/".encode() + os.fsencode(path.name)
+        if len(near) > MAX_SOCKET_PATH:
+            raise BadRequest(
+                f"the socket's name {path.name[:40]!r}... is too long: {len(os.fsencode(path.name))} bytes",
+                "choose a shorter name; the directory may be as deep as it likes",
+            )
+        connecting.connect(near)
+    finally:
+        os.close(directory)

@@ -1,0 +1,193 @@
+"""Finding the daemon, and finding it again: one connection at a time, made when it is needed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec import Struct
+
+from protocol import paths
+from protocol.errors import ProtocolError
+from protocol.framing import Reply, decode_as
+from protocol.messages import NoParams
+from protocol.version import PROTOCOL, __version__
+from queuectl_client.connection import Connection, ConnectionLost
+from queuectl_client.errors import NoDaemon, WrongProtocol
+
+S = TypeVar("S", bound=Struct)
+
+START_HINT = "start one with `queuectl daemon start`, or with `systemctl --user start queuectld` where it is a service"
+HELLO_SECONDS = 10.0
+"""A daemon that does not answer `server.info` for so long is as good as none."""
+RETRY_SECONDS = 0.1
+"""Between two attempts to connect again."""
+
+
+class _Hello(Struct, frozen=True):
+    """What is read of `server.info` before it is known that both sides speak the same version."""
+
+    protocol: int = 0
+    version: str = "unknown"
+
+
+class Link:
+    """The way to the daemon."""
+
+    def __init__(self, socket: str | Path | None, *, patience: float, timeout: float | None) -> None:
+        """Nothing is opened yet; see `Client` for the arguments."""
+        self._given = Path(socket) if socket is not None else None
+        self._patience = patience
+        self._timeout = timeout
+        self._connection: Connection | None = None
+        self._connected_at = 0.0
+        self._give_up: float | None = None  # monotonic; None: nothing was lost since the last answer
+        self.socket: Path | None = None
+        """What was connected to last."""
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def open(self) -> Connection:
+        """The connection. Where there is none, a new one; after one was lost, it is tried for `patience` seconds.
+
+        Raises:
+            NoDaemon, WrongProtocol, ProtocolError: as `Client` says.
+        """
+        if self._connection is not None:
+            if self._connection.is_open():
+                return self._connection
+            self.close()
+            self._time_is_up()  # it was there just now: be patient
+        while True:
+            try:
+                self._connection = self._connect()
+            except NoDaemon:
+                if self._give_up is None or time.monotonic() >= self._give_up:
+                    raise
+            except ConnectionLost:
+                # It was there and went: a daemon that restarts, or re-executes itself.
+                if self._time_is_up():
+                    raise NoDaemon("the daemon closes the connection before it answers", "its log says why") from None
+            except ProtocolError as error:
+                if error.kind != "busy" or self._time_is_up():
+                    raise
+            else:
+                self._connected_at = time.monotonic()
+                return self._connection
+            time.sleep(RETRY_SECONDS)
+
+    def lost(self) -> None:
+        """The connection was lost while something was waited for.
+
+        Raises:
+            NoDaemon: it was lost again and again, for `patience` seconds.
+        """
+        self.close()
+        if self._give_up is not None and time.monotonic() - self._connected_at > self._patience:
+            self._give_up = None  # it had come back, for long enough to count
+        if self._give_up is None:
+            self._time_is_up()
+        elif self._time_is_up():
+            raise NoDaemon("the daemon closes the connection again and again", "its log says why")
+        else:
+            time.sleep(RETRY_SECONDS)
+
+    def answered(self) -> None:
+        """An answer came: the next loss is the first one."""
+        self._give_up = None
+
+    def _time_is_up(self) -> bool:
+        """Whether patience is at its end; the first question starts it."""
+        now = time.monotonic()
+        if self._give_up is None:
+            self._give_up = now + self._patience
+        return now >= self._give_up
+
+    def _connect(self) -> Connection:
+        """Connect to the first candidate that somebody listens on, and see that both sides speak the same version."""
+        candidates = [self._given] if self._given is not None else paths.client_sockets(os.environ)
+        guessed = self._given is None and not os.environ.get("QUEUECTL_SOCKET")
+        tried: list[tuple[Path, OSError]] = []
+        for path in candidates:
+            try:
+                connection = Connection(path, timeout=self._timeout or HELLO_SECONDS)
+            except OSError as error:
+                tried.append((path, error))
+                continue
+            try:
+                if guessed and path != paths.SYSTEM_SOCKET:
+                    _check_owner(path, connection)
+                _greet(connection)
+            except BaseException:
+                connection.close()
+                raise
+            connection.timeout = self._timeout
+            self.socket = path
+            return connection
+        raise _nobody(tried)
+
+
+def _check_owner(path: Path, connection: Connection) -> None:
+    """A path that was guessed may lie where others could have made it (in /tmp), and jobs carry environments."""
+    uid = connection.peer_uid()
+    if uid not in {0, os.getuid()}:
+        raise NoDaemon(
+            f"{path} belongs to another user (UID {uid}), so it is not used",
+            "if that is meant, name it with `--socket`",
+        )
+
+
+def _greet(connection: Connection) -> None:
+    """See that the daemon speaks this version of the protocol."""
+    request = connection.send("server.info", NoParams())
+    reply = connection.receive()
+    if reply.id != request:
+        raise ProtocolError("parse_error", "the other side does not speak this protocol: an answer nobody asked for")
+    hello = result_of(reply, _Hello)
+    if hello.protocol != PROTOCOL:
+        theirs, ours = f"protocol {hello.protocol} (version {hello.version})", f"{PROTOCOL} (version {__version__})"
+        older = hello.protocol < PROTOCOL
+        raise WrongProtocol(
+            f"the daemon speaks {theirs}, this client speaks {ours}",
+            "let the daemon change to the installed version with `systemctl reload`, or restart it"
+            if older
+            else "use the client of the daemon's version",
+        )
+
+
+def result_of(reply: Reply, kind: type[S]) -> S:
+    """What the daemon answered.
+
+    Raises:
+        ProtocolError: it said no, or answers in another shape.
+    """
+    if reply.error is not None:
+        raise ProtocolError(reply.error.data.kind, reply.error.message, reply.error.data.hint)
+    try:
+        return decode_as(kind, reply.result)
+    except ProtocolError as error:
+        # Not what was typed is wrong, as `invalid_params` would say, but what came back.
+        raise ProtocolError("internal_error", f"the daemon's answer can't be read: {error.message}") from None
+
+
+def _nobody(tried: list[tuple[Path, OSError]]) -> NoDaemon:
+    """What to say when nobody answers at any candidate."""
+    for path, error in tried:
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            return NoDaemon(
+                f"no permission to connect to {path}",
+                "only the daemon's own user, root and its socket group may; ask for membership of that group",
+            )
+        if error.errno == errno.EAGAIN:
+            return NoDaemon(f"the daemon at {path} accepts no connections", "it may be stopped or overloaded")
+    where = " or ".join(str(path) for path, _ in tried)
+    for path, error in tried:
+        if error.errno not in {errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR}:
+            return NoDaemon(f"can't connect to {path}: {error.strerror}", START_HINT)
+    return NoDaemon(f"no daemon answers at {where}", START_HINT)

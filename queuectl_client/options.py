@@ -1,0 +1,137 @@
+"""Options and arguments that commands share, and what the shell completes in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from queuectl_client.durations import parse_duration
+from queuectl_client.session import Session
+
+if TYPE_CHECKING:
+    from queuectl_client.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+if TYPE_CHECKING:
+    _ToSeconds = click.ParamType[float]
+    _ToText = click.ParamType[str]
+else:  # generic only for the type checker, in some of the versions that are allowed
+    _ToSeconds = _ToText = click.ParamType
+
+STATES = ("pending", "processing", "completed", "failed", "dead", "cancelled")
+COMPLETED_JOBS = 500
+"""Of so many jobs, the newest, the shell completes ids."""
+COMPLETION_SECONDS = 1.0
+"""A shell that waits for Tab is not kept longer by any one answer."""
+
+
+def examples(*lines: str) -> str:
+    """The end of a help text: examples, one a line, not wrapped."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+class Duration(_ToSeconds):
+    """Seconds, or a number with a unit."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _FromDaemon(_ToText):
+    """Text that the shell completes by asking the daemon; without one it completes nothing."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del param
+        socket = ctx.find_root().params.get("socket")
+        try:
+            with Session(socket).client(patience=0, timeout=COMPLETION_SECONDS) as client:
+                return [item for item in self.items(client) if item.value.startswith(incomplete)]
+        except Exception:  # noqa: BLE001 - a shell in the middle of a line has no use for any error
+            return []
+
+    def items(self, client: Client) -> Iterable[CompletionItem]:
+        raise NotImplementedError
+
+
+class JobRef(_FromDaemon):
+    """A job's id or a unique prefix of it."""
+
+    name = "job"
+
+    def __init__(self, *states: str) -> None:
+        """`states`: complete only jobs that are in one of them; none given is all."""
+        self._states = states
+
+    def items(self, client: Client) -> Iterable[CompletionItem]:
+        from queuectl_client.render.jobs import command_of  # noqa: PLC0415 - only to complete
+        from queuectl_client.render.safe import visible  # noqa: PLC0415
+
+        for job in client.list(limit=COMPLETED_JOBS):
+            if not self._states or job.state in self._states:
+                yield CompletionItem(job.id, help=f"{job.state} {visible(command_of(job))[:60]}")
+
+
+class SettingKey(_FromDaemon):
+    """The name of a setting."""
+
+    name = "key"
+
+    def items(self, client: Client) -> Iterable[CompletionItem]:
+        return [CompletionItem(setting.key, help=setting.description) for setting in client.settings()]
+
+
+class WorkerRef(_FromDaemon):
+    """A worker's id."""
+
+    name = "worker"
+
+    def items(self, client: Client) -> Iterable[CompletionItem]:
+        return [
+            CompletionItem(worker.id, help=f"{worker.state} PID {worker.pid}") for worker in client.workers().workers
+        ]
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON: one object, or one a line, for programs.")
+
+
+def jobs_argument(*states: str, required: bool = True) -> Callable[[F], F]:
+    """JOB..., each an id or a unique prefix of one."""
+    return click.argument("jobs", metavar="JOB...", nargs=-1, required=required, type=JobRef(*states))
+
+
+def job_options(command: F) -> F:
+    """The options that all ways to enqueue share."""
+    for option in reversed((
+        click.option("--id", "id", metavar="ID", help="The job's id; a random one if none is given."),
+        click.option("--queue", metavar="NAME", help="The queue; `default` if none is given."),
+        click.option("--priority", type=int, metavar="N", help="Higher runs first; 0 if none is given."),
+        click.option("--max-retries", type=int, metavar="N", help="Executions in all, the first included."),
+        click.option("--timeout", type=Duration(), metavar="TIME", help="End an attempt after this: 90, 90s, 5m, 2h."),
+        click.option("--delay", type=Duration(), metavar="TIME", help="Do not run it before this time has passed."),
+        click.option("--label", metavar="TEXT", help="A remark, shown in lists."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def command_options(command: F) -> F:
+    """The options of jobs that are given as a command line."""
+    for option in reversed((
+        click.option("-c", "--command", metavar="COMMAND", help="Run COMMAND by `/bin/sh -c`."),
+        click.option("--cwd", metavar="DIR", help="Run it in DIR; the current directory if none is given."),
+        click.option("--env", multiple=True, metavar="K=V", help="Set a variable; may be given several times."),
+        click.option("--clean-env", is_flag=True, help="Do not hand on this environment, only what --env sets."),
+    )):  # fmt: skip
+        command = option(command)
+    return command

@@ -1,0 +1,175 @@
+"""Answers for people: tables that fit the terminal, with colours; the same as plain text where there is no terminal.
+
+rich is imported only to draw on a terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from queuectl_client.render.safe import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+GAP = 2
+"""Blank columns between two columns of a table."""
+LEAST = 10
+"""Columns of the terminal that a flexible column keeps, or the table loses another one."""
+
+
+class Cell(NamedTuple):
+    """Text with a style of rich's, which only a terminal shows."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: its heading.
+        right: numbers stand to the right.
+        rank: on a terminal that is too narrow, columns with the greatest rank are left out first; 0 always stays.
+        flexible: cut to what width the others leave.
+        wrap: where it is too long it goes on in the next line, and is not cut.
+    """
+
+    title: str
+    right: bool = False
+    rank: int = 0
+    flexible: bool = False
+    wrap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under headings. Cells hold text as it came from outside: it is made visible when it is drawn."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    heading: bool = True
+    widths: dict[int, int] = field(default_factory=dict)
+    """Of plain text: how wide each column has become; handed from page to page, so that pages align."""
+
+
+Part = Table | Cell
+"""A table or a line of text."""
+
+STATE_STYLES = {
+    "pending": "cyan",
+    "processing": "blue",
+    "completed": "green",
+    "failed": "yellow",
+    "dead": "red",
+    "cancelled": "dim",
+}
+
+
+def state_cell(state: str) -> Cell:
+    return Cell(state, STATE_STYLES.get(state, ""))
+
+
+def draw(parts: Sequence[Part]) -> None:
+    """Write to standard output: with tables and colours on a terminal, else as plain text."""
+    if not sys.stdout.isatty():
+        sys.stdout.write(plain(parts))
+        return
+    drawing = console()
+    drawing.print(renderable(parts, drawing.width), end="")
+
+
+def console() -> Console:
+    """A console of rich's on standard output. It obeys NO_COLOR, and interprets nothing in the text it is given."""
+    from rich.console import Console  # noqa: PLC0415 - 60 ms, for people on a terminal only
+
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+
+
+def plain(parts: Sequence[Part]) -> str:
+    """As aligned text, nothing left out and nothing cut. An empty cell is a `-`, so that columns can be counted."""
+    lines: list[str] = []
+    for part in parts:
+        if isinstance(part, Cell):
+            lines.append(visible(part.text))
+            continue
+        rows = [[visible(cell.text) or "-" for cell in row] for row in part.rows]
+        if part.heading:
+            rows.insert(0, [column.title for column in part.columns])
+        widths = part.widths
+        for row in rows:
+            for at, text in enumerate(row):
+                widths[at] = max(widths.get(at, 0), len(text))
+        for row in rows:
+            aligned = [
+                text.rjust(widths[at]) if column.right else text.ljust(widths[at])
+                for at, (column, text) in enumerate(zip(part.columns, row, strict=True))
+            ]
+            lines.append((" " * GAP).join(aligned).rstrip())
+    return "".join(f"{line}\n" for line in lines)
+
+
+def renderable(parts: Sequence[Part], width: int) -> RenderableType:
+    """As something that rich draws, for a terminal of `width` columns."""
+    from rich.console import Group  # noqa: PLC0415 - as in `console`
+    from rich.text import Text  # noqa: PLC0415
+
+    return Group(*(
+        Text(visible(part.text), style=part.style) if isinstance(part, Cell) else _rich_table(part, width)
+        for part in parts
+    ))  # fmt: skip
+
+
+def _rich_table(table: Table, width: int) -> RenderableType:
+    from rich.cells import cell_len  # noqa: PLC0415 - as in `console`
+    from rich.table import Table as RichTable  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    rows = [[(visible(cell.text), cell.style) for cell in row] for row in table.rows]
+    widths = [
+        max([cell_len(column.title) if table.heading else 0, *(cell_len(row[at][0]) for row in rows)])
+        for at, column in enumerate(table.columns)
+    ]
+    kept = fitting(table.columns, widths, width)
+    drawn = RichTable(
+        box=None,
+        show_header=table.heading,
+        header_style="bold",
+        padding=(0, GAP, 0, 0),
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for at in kept:
+        column = table.columns[at]
+        drawn.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=not column.wrap,
+            overflow="fold" if column.wrap else "ellipsis",
+            min_width=None if column.flexible else min(widths[at], width),
+        )
+    for row in rows:
+        drawn.add_row(*(Text(row[at][0], style=row[at][1]) for at in kept))
+    return drawn
+
+
+def fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
+    """Which columns are shown on a terminal of `width` columns, each having the width that it asks for."""
+    kept = list(range(len(columns)))
+
+    def needed() -> int:
+        return sum(min(widths[at], LEAST) if columns[at].flexible else widths[at] for at in kept) + GAP * (
+            len(kept) - 1
+        )
+
+    while needed() > width:
+        last = max(kept, key=lambda at: columns[at].rank)
+        if columns[last].rank == 0:
+            break
+        kept.remove(last)
+    return kept

@@ -1,0 +1,17 @@
+"""Answers for programs: one JSON object a line. Times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+
+from queuectl_client.render.safe import visible_json
+
+_encoder = msgspec.json.Encoder()
+
+
+def print_json(value: object) -> None:
+    """Write `value` on a line of standard output, where it can't do a terminal any harm."""
+    text = _encoder.encode(value).decode()
+    sys.stdout.write((visible_json(text) if sys.stdout.isatty() else text) + "\n")

@@ -1,0 +1,86 @@
+"""Jobs as asked for: from fields, and from JSON text. Errors name the field; nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from protocol.framing import explain
+from protocol.jobs import JobSpec
+from queuectl_client.errors import BadRequest
+from queuectl_client.ids import make_id
+
+_HINT = "`queuectl enqueue --help` names the fields"
+_LOOKS = 'a job looks like {"command": "echo hello"}'
+_spec_decoder = msgspec.json.Decoder(JobSpec)
+_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def with_id(spec: JobSpec) -> JobSpec:
+    """The same job, with an id if it had none.
+
+    Ids are made on this side, so that a request that is sent again can't enqueue a job twice.
+    """
+    if spec.id is None:
+        # The struct is frozen for those who hold it; nobody else holds this one yet, and a copy would be checked anew.
+        msgspec.structs.force_setattr(spec, "id", make_id())
+    return spec
+
+
+def from_fields(fields: Mapping[str, Any]) -> JobSpec:
+    """A job from its fields, those that are None left out.
+
+    Raises:
+        BadRequest: it can't be run; the message names the field.
+    """
+    try:
+        return with_id(msgspec.convert({key: value for key, value in fields.items() if value is not None}, JobSpec))
+    except msgspec.ValidationError as error:
+        raise BadRequest(explain(error), _HINT) from None
+
+
+def reader(defaults: Mapping[str, Any]) -> Callable[[bytes | msgspec.Raw], JobSpec]:
+    """A function that reads one JSON object as a job; `defaults` stand in for the fields that it does not give.
+
+    It raises BadRequest, which names the field.
+    """
+    given = {key: msgspec.Raw(msgspec.json.encode(value)) for key, value in defaults.items() if value is not None}
+
+    def read(text: bytes | msgspec.Raw) -> JobSpec:
+        try:
+            if not given:
+                return with_id(_spec_decoder.decode(text))
+            return with_id(_spec_decoder.decode(msgspec.json.encode(given | _fields_decoder.decode(text))))
+        except msgspec.ValidationError as error:
+            raise BadRequest(explain(error), _HINT) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadRequest(f"not JSON: {error}", _LOOKS) from None
+
+    return read
+
+
+def from_json(text: bytes, defaults: Mapping[str, Any]) -> list[JobSpec]:
+    """The jobs in a JSON object, or in an array of objects.
+
+    Raises:
+        BadRequest: the message names the field, and in an array the job's place.
+    """
+    read = reader(defaults)
+    if not text.lstrip().startswith(b"["):
+        return [read(text)]
+    try:
+        objects = _array_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"not JSON: {error}", _LOOKS) from None
+    if not objects:
+        raise BadRequest("the array holds no job", _HINT)
+    jobs = []
+    for place, one in enumerate(objects):
+        try:
+            jobs.append(read(one))
+        except BadRequest as error:
+            raise BadRequest(f"job {place} of the array (counted from 0): {error.message}", error.hint) from None
+    return jobs
