@@ -62,7 +62,8 @@ class Outcome(enum.StrEnum):
 class JobSpec(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """A job as it is asked for: the fields of `queuectl enqueue '{...}'`.
 
-    Exactly one of `command` and `argv` is given. Two specs are the same content if all their fields are equal.
+    Exactly one of `command` and `argv` is given. Two specs are the same content if all their fields but the id are
+    equal.
 
     Raises:
         ValueError: with the field named, where it can't be run. Types and ranges are checked on decoding only.
@@ -204,3 +205,20 @@ class Worker(Struct, frozen=True):
 def spec_decoder() -> msgspec.json.Decoder[JobSpec]:
     """A decoder for one JSON job, as `enqueue` takes it."""
     return msgspec.json.Decoder(JobSpec)
+
+
+_content_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+def content(spec: JobSpec) -> bytes:
+    """What makes two specs the same job: every field but the id, in one form however they were written.
+
+    A field that is given its default is the same as one that is left out; the order of `env` does not matter. Fields
+    that later versions add, with a default, leave the content of today's specs as it is.
+    """
+    given = {}
+    for field in msgspec.structs.fields(spec):
+        value = getattr(spec, field.name)
+        if field.name != "id" and value != field.default:
+            given[field.name] = value + 0.0 if isinstance(value, float) else value  # + 0.0 makes 0 of -0
+    return _content_encoder.encode(given)

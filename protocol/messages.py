@@ -113,7 +113,7 @@ class JobSummary(_Result, frozen=True):
 
 class JobSummaries(_Result, frozen=True):
     jobs: list[JobSummary]
-    """In the order asked for."""
+    """In the order asked for, each once."""
 
 
 class JobWaitParams(_Params, frozen=True):
@@ -139,7 +139,7 @@ class JobLogsParams(_Params, frozen=True):
 
 class JobLogs(_Result, frozen=True):
     attempt: int | None
-    """None: no attempt was started, and none will be."""
+    """None: no attempt was started; with `follow`, none will be."""
     offset: int
     """Where this piece begins: later than asked for if older output was dropped."""
     next: int

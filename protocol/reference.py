@@ -101,7 +101,7 @@ A request and its answer, a request and its refusal:
 - **Lines.** A message is one JSON object in UTF-8 and a newline (`\\n`; a `\\r` before it does no harm). A line to the
   daemon is at most {MAX_LINE:,} bytes long, its newline not counted. A longer one is answered with `too_large` as
   soon as the limit is passed, and dropped up to its newline; the connection stays usable. What the daemon answers may
-  be longer.
+  be longer. Blank lines are passed over.
 - **Requests** have `jsonrpc` (`"2.0"`), `method`, `params` (an object; left out, it counts as empty) and `id`: a string
   of at most {MAX_ID} characters, a number (64 bits if it is whole) or null. Other members are passed over. Parameters
   go by name; arrays of parameters and batches (an array of requests) are refused, since requests can be pipelined.

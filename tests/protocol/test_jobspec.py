@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protocol.errors import ProtocolError
 from protocol.framing import decode_as, explain
-from protocol.jobs import MAX_ARGUMENT_BYTES, MAX_SECONDS, JobSpec, spec_decoder
+from protocol.jobs import MAX_ARGUMENT_BYTES, MAX_SECONDS, JobSpec, content, spec_decoder
 from protocol.messages import EnqueueParams
 
 ID_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
@@ -249,3 +249,40 @@ def test_a_spec_comes_back_as_it_was_sent(fields: dict[str, object]) -> None:
     found = spec_decoder().decode(json.dumps(fields).encode())
     assert {key: getattr(found, key) for key in fields} == fields
     assert spec_decoder().decode(msgspec.json.encode(found)) == found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": "other"},
+        {"queue": "default"},
+        {"priority": 0},
+        {"delay": 0},
+        {"delay": -0.0},
+        {"label": ""},
+        {"argv": None, "cwd": None, "timeout": None, "max_retries": None},
+        {"exact_env": False},
+    ],
+    ids=str,
+)
+def test_a_default_that_is_given_is_the_same_content(fields: dict[str, object]) -> None:
+    assert content(spec_decoder().decode(spec(**fields).encode())) == content(JobSpec(command="true"))
+
+
+def test_the_order_of_variables_is_no_content() -> None:
+    ways = [b'{"command":"a","env":{"A":"1","B":"2"}}', b'{"env":{"B":"2","A":"1"},"command":"a"}']
+    assert len({content(spec_decoder().decode(way)) for way in ways}) == 1
+
+
+def test_zero_is_zero() -> None:
+    ways = [b'{"command":"a","timeout":0}', b'{"command":"a","timeout":-0.0}', b'{"command":"a","timeout":0e5}']
+    assert len({content(spec_decoder().decode(way)) for way in ways}) == 1
+
+
+@settings(deadline=None)
+@given(first=st.builds(lambda a, b: a | b, program, options), second=st.builds(lambda a, b: a | b, program, options))
+def test_the_same_content_is_equal_fields(first: dict[str, object], second: dict[str, object]) -> None:
+    one, other = (spec_decoder().decode(json.dumps(fields).encode()) for fields in (first, second))
+    equal = msgspec.structs.replace(one, id=None) == msgspec.structs.replace(other, id=None)
+    assert (content(one) == content(other)) is equal
+    assert content(one) == content(spec_decoder().decode(msgspec.json.encode(one)))
