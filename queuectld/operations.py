@@ -10,10 +10,8 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from protocol.errors import ProtocolError
-from protocol.jobs import ENDED, WAITING, JobSpec, JobState, Outcome
+from protocol.jobs import ENDED, WAITING, JobSpec, JobState, Outcome, content
 from protocol.messages import AttemptResult, JobSummary, Lease
 from queuectld.core import lifecycle
 from queuectld.core.lifecycle import Event
@@ -22,8 +20,6 @@ from queuectld.store.base import Deleted, JobRecord, NewJob, Reader, ReadyJob, R
 
 ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 12
-
-_encode = msgspec.json.Encoder().encode
 
 
 def find(store: Reader, ref: str) -> JobRecord:
@@ -74,7 +70,7 @@ def enqueue(store: Store, specs: Sequence[JobSpec], settings: Settings, now: flo
 def _new_job(spec: JobSpec, settings: Settings, now: float) -> NewJob:
     # The id is no part of the content; defaults are not filled in yet, so that a changed setting does not make a
     # request that is sent again a different one.
-    digest = hashlib.blake2b(_encode(msgspec.structs.replace(spec, id=None)), digest_size=16).digest()
+    digest = hashlib.blake2b(content(spec), digest_size=16).digest()
     return NewJob(
         id=spec.id or "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH)),
         digest=digest,
