@@ -182,17 +182,17 @@ def dlq_purge_some(store: Store, limit: int) -> list[Deleted]:
 # --- running --------------------------------------------------------------------------------------------------------
 
 
-def lease(store: Store, worker: str, now: float) -> Lease | None:
+def lease(store: Store, worker: str, settings: Settings, now: float) -> Lease | None:
     """Give the next ready job to `worker`, fenced by a new token; None if there is none."""
     ready = store.next_ready(now)
     if ready is None:
         return None
     attempt, token = ready.last_attempt + 1, secrets.token_hex(8)
     store.start_attempt(ready.number, attempt, token, worker, now)
-    return as_lease(ready, attempt, token)
+    return as_lease(ready, attempt, token, settings)
 
 
-def as_lease(job: ReadyJob, attempt: int, token: str) -> Lease:
+def as_lease(job: ReadyJob, attempt: int, token: str, settings: Settings) -> Lease:
     return Lease(
         job=job.number,
         attempt=attempt,
@@ -201,7 +201,7 @@ def as_lease(job: ReadyJob, attempt: int, token: str) -> Lease:
         queue=job.queue,
         max_retries=job.max_retries,
         timeout=job.timeout,
-        log_max_bytes=0,
+        log_max_bytes=settings.log_max_bytes,
         command=job.command,
         argv=job.argv,
         cwd=job.cwd,

@@ -357,13 +357,12 @@ class Supervisor:
         self._parked.clear()
         for handle in offered:
             handle.parked, handle.offered = False, True
-        seen = self._wakes
-        now = self._clock.now()
+        seen, settings, now = self._wakes, self._settings(), self._clock.now()
 
         def operation(store: Store) -> tuple[list[Lease], float | None]:
             given: list[Lease] = []
             for handle in offered:
-                lease = operations.lease(store, handle.record.id, now)
+                lease = operations.lease(store, handle.record.id, settings, now)
                 if lease is None:
                     return given, store.next_due(now)
                 given.append(lease)
@@ -442,7 +441,7 @@ class Supervisor:
             with contextlib.suppress(ProtocolError):  # settled already, from its exit record: nothing to add
                 lease = (await self.finish(peer, params.ended)).lease
         if handle.running is not None and not stale:
-            cancelling, again = await self._committer.submit(_orders_of(handle.running))
+            cancelling, again = await self._committer.submit(_orders_of(handle.running, self._settings()))
             if params.running is None and lease is None:
                 lease = again  # it was given to this worker and never reached it
         elif not stale:
@@ -477,7 +476,7 @@ class Supervisor:
 
         def operation(store: Store) -> tuple[Settled, Lease | None, float | None]:
             settled = operations.finish(store, worker, result, settings, now, chance)
-            lease = operations.lease(store, worker, now) if wants_more else None
+            lease = operations.lease(store, worker, settings, now) if wants_more else None
             return settled, lease, None if lease else store.next_due(now)
 
         try:
@@ -767,12 +766,12 @@ def _running(attempt: RunningAttempt | None) -> Running | None:
     return Running(attempt.job.number, attempt.job.id, attempt.number, attempt.token, attempt.started_at)
 
 
-def _orders_of(running: Running) -> Callable[[Store], tuple[bool, Lease | None]]:
+def _orders_of(running: Running, settings: Settings) -> Callable[[Store], tuple[bool, Lease | None]]:
     """Whether the job is being cancelled, and the lease as it was given."""
 
     def operation(store: Store) -> tuple[bool, Lease | None]:
         record, job = store.get(running.job), store.runnable(running.job)
-        lease = None if job is None else operations.as_lease(job, running.attempt, running.token)
+        lease = None if job is None else operations.as_lease(job, running.attempt, running.token, settings)
         return record is not None and record.cancelling, lease
 
     return operation

@@ -12,7 +12,10 @@ from protocol.jobs import MIN_TIMEOUT
 
 Value = int | float
 V = TypeVar("V", int, float)
+DAY = 86_400.0
 YEAR = 31_536_000
+MIN_LOG_BYTES = 65_536
+"""A log is cut in blocks of the file system; a smaller limit could not be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,17 @@ class Settings:
     heartbeat_interval: float = _setting(5.0, 0.1, 3600.0, "seconds between two signs of life of a worker")
     heartbeat_timeout: float = _setting(
         30.0, 0.5, 86_400.0, "a worker silent for longer (seconds) is killed with its job, and replaced"
+    )
+    keep_completed: float = _setting(
+        30 * DAY, 0.0, 10.0 * YEAR, "seconds that a completed job is kept after its end, with its log; 0 is for ever"
+    )
+    keep_completed_count: int = _setting(0, 0, 1_000_000_000, "completed jobs that are kept at most; 0 is no limit")
+    keep_dead: float = _setting(0.0, 0.0, 10.0 * YEAR, "seconds that a dead job is kept; 0 is for ever")
+    keep_dead_count: int = _setting(0, 0, 1_000_000_000, "dead jobs that are kept at most; 0 is no limit")
+    keep_cancelled: float = _setting(30 * DAY, 0.0, 10.0 * YEAR, "seconds that a cancelled job is kept; 0 is for ever")
+    keep_cancelled_count: int = _setting(0, 0, 1_000_000_000, "cancelled jobs that are kept at most; 0 is no limit")
+    log_max_bytes: int = _setting(
+        1 << 30, 0, 1 << 50, "bytes of an attempt's log kept on disk, the newest; 0 is no limit, else at least 65536"
     )
 
 
@@ -94,6 +108,8 @@ def check(key: str, given: float | str, current: Settings) -> Value:
         )
     if key == "job_timeout" and 0 < value < MIN_TIMEOUT:
         raise ProtocolError("invalid_params", f"`job_timeout` is 0 (none) or at least {MIN_TIMEOUT} seconds")
+    if key == "log_max_bytes" and 0 < value < MIN_LOG_BYTES:
+        raise ProtocolError("invalid_params", f"`log_max_bytes` is 0 (no limit) or at least {MIN_LOG_BYTES}")
     interval = value if key == "heartbeat_interval" else current.heartbeat_interval
     timeout = value if key == "heartbeat_timeout" else current.heartbeat_timeout
     if key.startswith("heartbeat_") and timeout < 2 * interval:

@@ -14,6 +14,7 @@ from pathlib import Path
 from protocol.jobs import Outcome
 from protocol.messages import AttemptResult, Lease
 from queuectld.worker import containment
+from queuectld.worker.limited_log import LimitedLog
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -60,19 +61,25 @@ class Attempt:
         self.lease = lease
         self.kill_grace = kill_grace
         self.result: AttemptResult | None = None
-        self.deadline: float | None = None
-        """`time.monotonic()` at which something must be done, or None."""
+        self._deadline: float | None = None
         self._phase = _Phase.RUNNING
         self._ended_as: Outcome | None = None
         self._status: int | None = None
         self._pid = 0
+        self._log: LimitedLog | None = None
         try:
             self._spawn(state_dir, lock, devnull, base)
         except OSError as error:
             self._finish(Outcome.FAILED, *_why_not_started(lease, error))
         else:
             if lease.timeout:
-                self.deadline = time.monotonic() + lease.timeout
+                self._deadline = time.monotonic() + lease.timeout
+
+    @property
+    def deadline(self) -> float | None:
+        """`time.monotonic()` at which something must be done, or None."""
+        look = self._log.next_look if self._log is not None else None
+        return min((when for when in (self._deadline, look) if when is not None), default=None)
 
     def _spawn(self, state_dir: Path, lock: int, devnull: int, base: dict[str, str]) -> None:
         lease = self.lease
@@ -104,7 +111,12 @@ class Attempt:
                 start_new_session=True,
                 pass_fds=(lock,),
             )
-        finally:
+        except BaseException:
+            os.close(log)
+            raise
+        if lease.log_max_bytes:
+            self._log = LimitedLog(log, lease.log_max_bytes)
+        else:
             os.close(log)
         self._pid = child.pid
         # This process reaps all its children itself (orphans of the job included); Popen must not try.
@@ -119,17 +131,19 @@ class Attempt:
     def _terminate(self, kill_grace: float) -> None:
         self._phase = _Phase.TERMINATING
         containment.signal_descendants(signal.SIGTERM)
-        self.deadline = time.monotonic() + kill_grace
+        self._deadline = time.monotonic() + kill_grace
 
     def kill(self) -> None:
         """End the tree without grace."""
         self._phase = _Phase.KILLING
-        self.deadline = time.monotonic()
+        self._deadline = time.monotonic()
 
     def step(self) -> None:
         """Reap, act on the deadline if it has come, and settle the result if all processes are gone."""
         if self.result is not None:
             return
+        if self._log is not None:
+            self._log.look(time.monotonic())
         alone = self._reap()
         if self._status is not None and alone:
             self._settle(self._status)
@@ -137,13 +151,13 @@ class Attempt:
         if self._status is not None and self._phase is _Phase.RUNNING:
             # The main process has ended by itself; what it left behind is ended too.
             self._terminate(self.kill_grace)
-        if self.deadline is not None and time.monotonic() >= self.deadline:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
             if self._phase is _Phase.RUNNING:
                 self.end(Outcome.TIMEOUT, self.kill_grace)
             else:
                 self._phase = _Phase.KILLING
                 containment.kill_descendants()
-                self.deadline = time.monotonic() + _REKILL_INTERVAL
+                self._deadline = time.monotonic() + _REKILL_INTERVAL
 
     def _reap(self) -> bool:
         """Collect dead children; whether none, dead or alive, is left."""
@@ -173,7 +187,10 @@ class Attempt:
 
     def _finish(self, outcome: Outcome, code: int, error: str | None, number: int | None = None) -> None:
         lease = self.lease
-        self.deadline = None
+        self._deadline = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
         self.result = AttemptResult(
             job=lease.job,
             attempt=lease.attempt,

@@ -1,0 +1,64 @@
+"""Room on the disk: kept for what must not fail, refused to what may wait."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from protocol.errors import ProtocolError
+
+FLOOR = 32 * 1024 * 1024
+"""Bytes that must be free for a job to be enqueued or started."""
+
+RESERVE = 8 * 1024 * 1024
+"""Bytes of a file that is given up when the disk is full all the same, so that running jobs can be finished."""
+
+FLOOR_VARIABLE = "QUEUECTLD_DISK_FLOOR"
+"""Overrides FLOOR: the seam through which tests make a disk full."""
+
+
+class DiskSpace:
+    """The file system of the state directory."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._reserve = state_dir / "reserve"
+        self._floor = int(os.environ.get(FLOOR_VARIABLE, FLOOR))
+
+    def is_low(self) -> bool:
+        """Whether less than the floor is free for this user."""
+        try:
+            found = os.statvfs(self._state_dir)
+        except OSError:
+            return False  # then a commit will tell
+        return found.f_bavail * found.f_frsize < self._floor
+
+    def check(self) -> None:
+        """Before anything is taken that may wait.
+
+        Raises:
+            ProtocolError: `storage_full`.
+        """
+        if self.is_low():
+            raise ProtocolError(
+                "storage_full",
+                f"less than {self._floor // 1024 // 1024} MiB are free where {self._state_dir} is",
+                "nothing was enqueued; free some space and try again",
+            )
+
+    def keep_reserve(self) -> None:
+        """Make the reserve, if it is not there and there is room for it."""
+        if self._reserve.exists() or self.is_low():
+            return
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, RESERVE)
+            finally:
+                os.close(descriptor)
+
+    def give_up_reserve(self) -> None:
+        """The disk is full: let those have the room who finish what runs."""
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
