@@ -136,7 +136,7 @@ def _number(given: float | str, *, whole: bool) -> Value | None:
 
 
 def _plain(value: Value) -> str:
-    return f"{value:.15g}"
+    return str(value) if isinstance(value, int) else f"{value:.15g}"
 
 
 def _shown(given: float | str) -> str:

@@ -25,7 +25,12 @@ CONTRACT: dict[str, int | float] = {
     "heartbeat_interval": 5,
     "heartbeat_timeout": 30,
 }
-WHOLE = {"max_retries"}
+WHOLE = {"max_retries", "keep_completed_count", "keep_dead_count", "keep_cancelled_count", "log_max_bytes"}
+
+
+def plain(number: float) -> str:
+    """As a person writes it."""
+    return str(int(number)) if number == int(number) else str(number)
 
 
 def refusal(key: str, given: float | str, current: Settings = DEFAULTS) -> ProtocolError:
@@ -46,6 +51,7 @@ def test_every_definition_is_sound() -> None:
         assert rule.low <= rule.default <= rule.high
         assert type(rule.low) is type(rule.high) is type(rule.default)
         assert rule.description
+        assert isinstance(rule.default, int) is (key in WHOLE)
         assert check(key, rule.default, DEFAULTS) == rule.default
 
 
@@ -67,7 +73,7 @@ def test_beyond_the_range_is_refused_with_type_and_range_named(key: str) -> None
         error = refusal(key, value)
         assert error.kind == "invalid_params"
         kind = "a whole number" if key in WHOLE else "a number"
-        assert error.message.startswith(f"`{key}` is {kind} from {rule.low:.15g} to {rule.high:.15g}, not `")
+        assert error.message.startswith(f"`{key}` is {kind} from {plain(rule.low)} to {plain(rule.high)}, not `")
         assert "e+" not in error.message.partition(", not ")[0], "ranges are written for people"
         assert len(error.message) < 250
 
@@ -128,6 +134,13 @@ def test_a_timeout_too_short_to_load_a_program_is_refused(given: float | str) ->
     assert error.message == "`job_timeout` is 0 (none) or at least 0.01 seconds"
     assert check("job_timeout", 0.01, DEFAULTS) == 0.01
     assert check("job_timeout", 0, DEFAULTS) == 0
+
+
+def test_a_log_too_small_to_keep_anything_is_refused() -> None:
+    for value in (1, 65_535):
+        assert refusal("log_max_bytes", value).message == "`log_max_bytes` is 0 (no limit) or at least 65536"
+    for value in (0, 65_536):
+        assert check("log_max_bytes", value, DEFAULTS) == value
 
 
 @pytest.mark.parametrize(
