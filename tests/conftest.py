@@ -48,3 +48,12 @@ def pool(directory: Path) -> Iterator[Daemon]:
     with running_daemon(directory, "--workers", "2", settings=quick) as running:
         running.wait_workers(2)
         yield running
+
+
+@pytest.fixture
+def single(directory: Path) -> Iterator[Daemon]:
+    """As `pool`, with one worker: what runs when is decided by the order of the queue alone."""
+    quick = {"backoff_base": 0, "kill_grace": 1, "shutdown_timeout": 5}
+    with running_daemon(directory, "--workers", "1", settings=quick) as running:
+        running.wait_workers(1)
+        yield running

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -152,6 +153,10 @@ class Daemon:
             raise
         return connection
 
+    def wire(self) -> Wire:
+        """A connection of one's own that stays open."""
+        return Wire(self.connect())
+
     def call(self, method: str, **params: Any) -> Any:
         """The result of one call on a connection of its own.
 
@@ -227,6 +232,65 @@ class Daemon:
         if check and done.returncode != 0:
             raise AssertionError(f"queuectl {' '.join(arguments)} exited {done.returncode}: {done.stderr}")
         return done
+
+
+class Wire:
+    """One connection that stays open: requests without waiting, replies in the order in which they come."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._lines = connection.makefile("rb")
+        self._next = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._lines.close()
+        self.connection.close()
+
+    def send(self, method: str, **params: Any) -> int:
+        """Ask, and do not wait; the id that the reply will carry."""
+        self._next += 1
+        self.send_raw(request_line(method, self._next, params))
+        return self._next
+
+    def send_raw(self, data: bytes) -> None:
+        self.connection.sendall(data)
+
+    def receive(self) -> dict[str, Any]:
+        """The next reply.
+
+        Raises:
+            ConnectionResetError: the daemon closed the connection.
+        """
+        line = self._lines.readline()
+        if not line:
+            raise ConnectionResetError("the connection was closed")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def call(self, method: str, **params: Any) -> Any:
+        """The result of one request; only while no other reply is due.
+
+        Raises:
+            RefusedError: the daemon said no.
+        """
+        number = self.send(method, **params)
+        reply = self.receive()
+        assert reply["id"] == number
+        if "error" in reply:
+            raise RefusedError(reply["error"])
+        return reply["result"]
+
+
+def request_line(method: str, number: int, params: Mapping[str, Any]) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}).encode() + b"\n"
+
+
+def seconds(text: str) -> float:
+    """UNIX seconds of a time as the wire has it."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 @contextlib.contextmanager
