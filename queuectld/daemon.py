@@ -23,8 +23,10 @@ from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.context import About, Context
 from queuectld.core.settings import with_overrides
+from queuectld.diskspace import DiskSpace
 from queuectld.handlers import HANDLERS
 from queuectld.readers import Readers
+from queuectld.retention import Retention
 from queuectld.server import Access, Connection, Server, check_handlers
 from queuectld.startup import StartError
 from queuectld.store.base import StorageError, Store
@@ -37,6 +39,9 @@ log = logging.getLogger("queuectld")
 
 QUIESCE = 5.0
 """Seconds that answers which are due have, before a re-execution or the end."""
+
+STOP_MARGIN = 30.0
+"""Seconds that a stop may take beyond what the settings allow: for proofs of death, the last answers, the disk."""
 
 CLOCK_SLACK = 1.0
 """Seconds that the wall clock may be behind what the store has seen, before it counts as set back."""
@@ -85,6 +90,9 @@ def run(options: Options) -> int:
         # After the lock, so that a socket file is only ever removed by the one daemon of its state directory.
         listener = startup.listen(options.socket, group)
         identity = startup.file_identity(options.socket)
+    if identity is None and group is None:
+        # The file is systemd's, and so is the decision whom it lets in: SocketGroup=, SocketMode=.
+        group = startup.group_of(listener)
     containment.become_subreaper()
     daemon = _Daemon(options, store, listener, lock, descriptors, identity, group, inherited)
     with asyncio.Runner() as runner:
@@ -125,8 +133,9 @@ class _Daemon:
     async def serve(self) -> Ending:
         loop = asyncio.get_running_loop()
         self._ending = loop.create_future()
-        clock, watchers = Clock(), Watchers()
-        committer = Committer(self._store, self._storage_failed)
+        clock, watchers, disk = Clock(), Watchers(), DiskSpace(self._options.state_dir)
+        disk.keep_reserve()
+        committer = Committer(self._store, self._storage_failed, disk.give_up_reserve)
         _mend_clock(self._store, clock)
         settings = with_overrides(self._store.settings())
         desired = self._store.desired_workers()
@@ -136,15 +145,18 @@ class _Daemon:
         committer.start()
         address = Path(os.fsdecode(self._listener.getsockname() or b"")) if not self._identity else self._options.socket
         context: Context
+        retention = Retention(committer, readers, lambda: context.settings, clock, self._options.state_dir)
         supervisor = Supervisor(
             committer,
             watchers,
             lambda: context.settings,
             clock,
+            disk,
             address,
             self._options.state_dir,
             sdnotify.clean_environment(os.environ),
             self._descriptors,
+            retention.notice,
         )
         about = About(
             pid=os.getpid(),
@@ -154,7 +166,7 @@ class _Daemon:
             socket=address,
             containment="subreaper",
         )
-        context = Context(about, committer, readers, supervisor, watchers, clock, settings)
+        context = Context(about, committer, readers, supervisor, watchers, clock, disk, retention, settings)
         check_handlers(HANDLERS)
         access = Access(os.geteuid(), self._group)
         server = Server(context, dict(HANDLERS), access, startup.connection_limit(), _detached(supervisor))
@@ -167,7 +179,7 @@ class _Daemon:
         for descriptor, waiting in self._inherited.connections if self._inherited else []:
             await server.adopt(socket.socket(fileno=descriptor), waiting)
         supervisor.wake()
-        watchdog = asyncio.ensure_future(_watchdog(context))
+        background = [asyncio.ensure_future(_watchdog(context)), asyncio.ensure_future(retention.run())]
         _say_ready(context)
         log.info(
             "ready",
@@ -179,7 +191,8 @@ class _Daemon:
         elif ending is Ending.REEXECUTE:
             sdnotify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=re-executing")
             await server.quiesce(QUIESCE)
-        watchdog.cancel()
+        for task in background:
+            task.cancel()
         supervisor.abandon()
         await committer.stop()
         readers.close()
@@ -196,7 +209,11 @@ class _Daemon:
         return ending
 
     async def _stop(self, context: Context, server: Server) -> None:
-        sdnotify.notify("STOPPING=1", "STATUS=waiting for running attempts")
+        # systemd's own patience (TimeoutStopSec=) knows nothing of the settings.
+        patience = context.settings.shutdown_timeout + 2 * context.settings.kill_grace + STOP_MARGIN
+        sdnotify.notify(
+            "STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(patience * 1_000_000)}", "STATUS=waiting for running attempts"
+        )
         log.info("stopping")
         context.stopping = True
         context.watchers.all_changed()  # those who wait are told that the daemon goes

@@ -83,6 +83,15 @@ def group_id(name: str | None) -> int | None:
         raise StartError(f"there is no group {name!r}", "`getent group` lists them") from None
 
 
+def group_of(listener: socket.socket) -> int | None:
+    """The group that may connect to a socket which somebody else has made; None if its file lets no group in."""
+    name = os.fsdecode(listener.getsockname())
+    if not name.startswith("/"):  # in the abstract namespace, or without a name
+        return None
+    status = Path(name).stat()
+    return status.st_gid if status.st_mode & stat.S_IWGRP else None
+
+
 def listen(path: Path, group: int | None) -> socket.socket:
     """A listening Unix socket at `path`, mode 0600, or 0660 for `group`. The caller holds the state directory's lock.
 
