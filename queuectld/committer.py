@@ -29,11 +29,13 @@ class Committer:
     Args:
         store: owned by the committer's thread from `start` to `stop`.
         on_failure: called in the event loop's thread after an I/O error, once; nothing is taken after it.
+        on_full: called in the event loop's thread when the disk was full; its batch was refused, the next may succeed.
     """
 
-    def __init__(self, store: Store, on_failure: Callable[[StorageError], None]) -> None:
+    def __init__(self, store: Store, on_failure: Callable[[StorageError], None], on_full: Callable[[], None]) -> None:
         self._store = store
         self._on_failure = on_failure
+        self._on_full = on_full
         self._queue: queue.SimpleQueue[tuple[Operation[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -131,7 +133,9 @@ class Committer:
                 future.set_result(result)
             else:
                 future.set_exception(refusal)
-        if error is not None and not isinstance(error, StorageFull):
+        if isinstance(error, StorageFull):
+            self._on_full()
+        elif error is not None:
             self._on_failure(error)
 
 

@@ -10,7 +10,9 @@ from protocol.errors import ProtocolError
 from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.core.settings import Settings
+from queuectld.diskspace import DiskSpace
 from queuectld.readers import Readers
+from queuectld.retention import Retention
 from queuectld.supervisor import Supervisor
 from queuectld.watchers import Watchers
 
@@ -42,6 +44,8 @@ class Context:
     supervisor: Supervisor
     watchers: Watchers
     clock: Clock
+    disk: DiskSpace
+    retention: Retention
     settings: Settings
     stopping: bool = False
 

@@ -179,6 +179,21 @@ def dlq_purge_some(store: Store, limit: int) -> list[Deleted]:
     return store.delete(store.in_state(JobState.DEAD, limit))
 
 
+# --- retention ------------------------------------------------------------------------------------------------------
+
+
+def remove_ended(store: Store, numbers: Sequence[int], state: JobState, ended_before: float | None) -> list[Deleted]:
+    """Delete those of the jobs that are (still) in `state`, and ended before the given time if one is given."""
+    records = [record for number in numbers if (record := store.get(number)) is not None]
+    return store.delete(
+        [
+            record.number
+            for record in records
+            if record.state is state and (ended_before is None or record.updated_at < ended_before)
+        ]
+    )
+
+
 # --- running --------------------------------------------------------------------------------------------------------
 
 

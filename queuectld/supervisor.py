@@ -47,6 +47,7 @@ from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.core import leases, pool
 from queuectld.core.settings import Settings
+from queuectld.diskspace import DiskSpace
 from queuectld.operations import Settled
 from queuectld.store.base import RunningAttempt, Store, WorkerRecord
 from queuectld.watchers import Watchers
@@ -61,6 +62,9 @@ ATTACH_PATIENCE = 30.0
 
 STOP_MARGIN = 5.0
 """Seconds on top of `kill_grace` that a worker has to end an attempt and tell of it, before it is ended itself."""
+
+DISK_PAUSE = 2.0
+"""Seconds between two looks whether a full disk has room again; only where a worker waits for work."""
 
 MAX_UNDERTAKERS = 16
 """Process trees that are ended side by side; each looks through all of /proc."""
@@ -130,9 +134,11 @@ class Supervisor:
         watchers: told of each job that changed.
         settings: the ones in force, asked for each time.
         clock: UNIX seconds.
+        disk: nothing is started on a full disk; it waits.
         socket: where workers connect.
         state_dir: where locks, logs and exit records are.
         environment: of the workers.
+        ended: told of each attempt that has ended.
         descriptors: the soft limit of open files that workers and so jobs get; the daemon's own is raised.
     """
 
@@ -142,20 +148,24 @@ class Supervisor:
         watchers: Watchers,
         settings: Callable[[], Settings],
         clock: Clock,
+        disk: DiskSpace,
         socket: Path,
         state_dir: Path,
         environment: Mapping[str, str],
         descriptors: int,
+        ended: Callable[[], None],
     ) -> None:
         self._committer = committer
         self._watchers = watchers
         self._settings = settings
         self._clock = clock
+        self._disk = disk
         self._socket = socket
         self._state_dir = state_dir
         # A checkout that is not installed works too.
         self._environment = {**environment, "PYTHONPATH": str(Path(__file__).parent.parent)}
         self._descriptors = descriptors
+        self._on_ended = ended
         self._boot_id = containment.boot_id()
         self._handles: dict[str, Handle] = {}
         self._parked: dict[str, Handle] = {}
@@ -353,6 +363,9 @@ class Supervisor:
         """Give ready jobs to parked workers; one round at a time, and another if something became ready meanwhile."""
         if self._dispatching or self._stopping or not self._parked:
             return
+        if self._disk.is_low():
+            self._timer("disk", time.monotonic() + DISK_PAUSE, self.wake, keep_earlier=True)
+            return
         offered = list(self._parked.values())
         self._parked.clear()
         for handle in offered:
@@ -472,7 +485,8 @@ class Supervisor:
         handle = self._handle_of(peer)
         worker = handle.record.id
         settings, now, chance, seen = self._settings(), self._clock.now(), random.random(), self._wakes  # noqa: S311
-        wants_more = not (handle.retiring or self._stopping)
+        low = self._disk.is_low()
+        wants_more = not (handle.retiring or self._stopping or low)
 
         def operation(store: Store) -> tuple[Settled, Lease | None, float | None]:
             settled = operations.finish(store, worker, result, settings, now, chance)
@@ -499,7 +513,7 @@ class Supervisor:
             self._park(handle)
         if due is not None:
             self._wake_at(due)
-        if self._wakes != seen:
+        if self._wakes != seen or low:
             asyncio.get_running_loop().call_soon(self._dispatch)  # after the answer, which the worker waits for
         self._notice()
         return FinishResult(lease=lease)
@@ -633,6 +647,7 @@ class Supervisor:
 
     def _ended(self, settled: Settled) -> None:
         self._watchers.changed(settled.number)
+        self._on_ended()
         if operations.is_waiting(settled.state):
             self.wake(settled.run_at)
 

@@ -56,4 +56,5 @@ async def unset(context: Context, _peer: Peer, params: ConfigKeyParams) -> Setti
 def _changed(context: Context, key: str, stored: dict[str, int | float]) -> Setting:
     context.settings = core.with_overrides(stored)
     context.supervisor.settings_changed()
+    context.retention.settings_changed()
     return _setting(key, stored)

@@ -25,6 +25,7 @@ from queuectld.supervisor import Peer
 
 async def enqueue(context: Context, _peer: Peer, params: EnqueueParams) -> EnqueueResult:
     context.refuse_when_stopping()
+    context.disk.check()
     settings, now = context.settings, context.clock.now()
     ids = await context.committer.submit(lambda store: operations.enqueue(store, params.jobs, settings, now))
     for run_at in _run_times(params.jobs, now):
@@ -75,6 +76,7 @@ async def cancel(context: Context, _peer: Peer, params: JobIdsParams) -> JobSumm
     cancelled = await context.committer.submit(lambda store: operations.cancel(store, params.ids, now))
     for one in cancelled:
         context.watchers.changed(one.job.number)
+        context.retention.notice()
         if one.running is not None:
             context.supervisor.end_attempt(one.job.number, Outcome.CANCELLED)
     return _summaries([one.job for one in cancelled])

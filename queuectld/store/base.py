@@ -69,6 +69,8 @@ class JobRecord:
     cancelling: bool
     exit_code: int | None
     error: str | None
+    updated_at: float
+    """Of an ended job: when it ended."""
 
 
 class ReadyJob(Struct, frozen=True):
@@ -144,6 +146,9 @@ class Reader(Protocol):
 
     def counts(self) -> dict[JobState, int]:
         """Of every state, 0 included; kept as they change, not counted."""
+
+    def in_state(self, state: JobState, limit: int, after: int = 0) -> list[int]:
+        """Numbers of jobs in `state` above `after`, ascending."""
 
     def settings(self) -> dict[str, int | float]:
         """Those that were set."""
@@ -252,9 +257,6 @@ class Store(Reader, Protocol):
         self, number: int, *, state: JobState, attempts: int, run_at: float, cancelling: bool, now: float
     ) -> None:
         """Change a job outside of an attempt's end (cancel, retry)."""
-
-    def in_state(self, state: JobState, limit: int, after: int = 0) -> list[int]:
-        """Numbers of jobs in `state` above `after`, ascending."""
 
     def delete(self, numbers: Sequence[int]) -> list[Deleted]:
         """Delete jobs with their attempts, and environments that nobody uses any more; unknown ones are passed over."""

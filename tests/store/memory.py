@@ -75,6 +75,7 @@ class MemoryReader:
             job.cancelling,
             job.exit_code,
             job.error,
+            job.updated_at,
         )
 
     def resolve(self, ref: str) -> list[tuple[int, str]]:
@@ -150,6 +151,9 @@ class MemoryReader:
     def counts(self) -> dict[JobState, int]:
         states = [job.state for job in self._state().jobs.values()]
         return {state: states.count(state) for state in JobState}
+
+    def in_state(self, state: JobState, limit: int, after: int = 0) -> list[int]:
+        return sorted(n for n, job in self._state().jobs.items() if job.state is state and n > after)[:limit]
 
     def settings(self) -> dict[str, int | float]:
         return dict(self._state().settings)
@@ -310,9 +314,6 @@ class MemoryStore(MemoryReader):
         if job is None:
             raise LookupError
         job.state, job.attempts, job.run_at, job.cancelling, job.updated_at = state, attempts, run_at, cancelling, now
-
-    def in_state(self, state: JobState, limit: int, after: int = 0) -> list[int]:
-        return sorted(n for n, job in self._state().jobs.items() if job.state is state and n > after)[:limit]
 
     def delete(self, numbers: Sequence[int]) -> list[Deleted]:
         jobs = self._writable().jobs

@@ -47,8 +47,8 @@ def state_of(text: str) -> JobState:
 
 
 def _record(row: Row) -> JobRecord:
-    number, job_id, state, attempts, max_retries, run_at, cancelling, exit_code, error = row
-    return JobRecord(number, job_id, _STATES[state], attempts, max_retries, run_at, bool(cancelling), exit_code, error)
+    number, job_id, state, attempts, max_retries, run_at, cancelling, *rest = row
+    return JobRecord(number, job_id, _STATES[state], attempts, max_retries, run_at, bool(cancelling), *rest)
 
 
 def running_of(row: Row) -> RunningAttempt:
@@ -154,6 +154,9 @@ class Reading:
     def counts(self) -> dict[JobState, int]:
         (row,) = self._db.rows(sql.GET_COUNTS)
         return dict(zip(JobState, row, strict=True))
+
+    def in_state(self, state: JobState, limit: int, after: int = 0) -> list[int]:
+        return [number for (number,) in self._db.rows(sql.NUMBERS_IN_STATE, (state.value, after, limit))]
 
     def settings(self) -> dict[str, int | float]:
         return dict(self._db.rows(sql.GET_SETTINGS))

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-_RECORD = "number, id, state, attempts, max_retries, run_at, cancelling, exit_code, error"
+_RECORD = "number, id, state, attempts, max_retries, run_at, cancelling, exit_code, error, updated_at"
 _JOB = (
     "number, id, queue, state, command, argv, priority, attempts, max_retries, timeout, label, cwd, run_at, "
     "created_at, updated_at, exit_code, error, cancelling"

@@ -295,9 +295,6 @@ class SqliteStore(Reading):
         self._count(state_of(before[0]), state, now)
         self._noticed(state, run_at)
 
-    def in_state(self, state: JobState, limit: int, after: int = 0) -> list[int]:
-        return [number for (number,) in self._db.rows(sql.NUMBERS_IN_STATE, (state.value, after, limit))]
-
     def delete(self, numbers: Sequence[int]) -> list[Deleted]:
         deleted: list[Deleted] = []
         environments: set[int] = set()
