@@ -63,6 +63,16 @@ class ServerInfo(_Result, frozen=True):
     stopping: bool
 
 
+class BackupParams(_Params, frozen=True):
+    path: Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"\A/[^\0]*\Z")]
+    """Absolute, as the daemon sees it; a file that is not there yet."""
+
+
+class BackupResult(_Result, frozen=True):
+    path: str
+    bytes: int
+
+
 # --- jobs -----------------------------------------------------------------------------------------------------------
 
 
@@ -393,6 +403,12 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "server.info": Method(NoParams, ServerInfo, "Who answers: version, protocol, PID, paths."),
+    "server.backup": Method(
+        BackupParams,
+        BackupResult,
+        "Write a consistent copy of the database to a new file, while everything goes on.",
+        repeatable=False,
+    ),
     "job.enqueue": Method(
         EnqueueParams,
         EnqueueResult,

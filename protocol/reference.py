@@ -29,6 +29,7 @@ from protocol.version import PROTOCOL
 
 EXAMPLES: dict[str, str] = {
     "server.info": "{}",
+    "server.backup": '{"path": "/var/backups/queue.db"}',
     "job.enqueue": '{"jobs": [{"id": "backup-1", "command": "tar -czf /tmp/etc.tgz /etc", "timeout": 600}]}',
     "job.get": '{"id": "backup-1"}',
     "job.list": '{"state": "failed", "limit": 20}',

@@ -29,7 +29,7 @@ from queuectld.readers import Readers
 from queuectld.retention import Retention
 from queuectld.server import Access, Connection, Server, check_handlers
 from queuectld.startup import StartError
-from queuectld.store.base import StorageError, Store
+from queuectld.store.base import StorageError, StorageFailed, Store
 from queuectld.store.sqlite import open_store
 from queuectld.supervisor import Supervisor
 from queuectld.watchers import Watchers
@@ -55,6 +55,10 @@ class Options:
     socket: Path
     workers: int | None
     socket_group: str | None
+
+
+INTEGRITY_PATIENCE = 60.0
+"""Seconds that the check of the database may take after an unclean stop."""
 
 
 class Ending(enum.Enum):
@@ -123,6 +127,9 @@ class _Daemon:
         self._identity = identity
         self._group = group
         self._inherited = inherited
+        mark = _running_mark(options.state_dir)
+        self._unclean = inherited is None and mark.exists()
+        mark.touch(mode=0o600)
         self._started_at = inherited.started_at if inherited else time.time()
         self._generation = inherited.generation if inherited else 0
         self._ending: asyncio.Future[Ending] | None = None
@@ -180,6 +187,8 @@ class _Daemon:
             await server.adopt(socket.socket(fileno=descriptor), waiting)
         supervisor.wake()
         background = [asyncio.ensure_future(_watchdog(context)), asyncio.ensure_future(retention.run())]
+        if self._unclean:
+            background.append(asyncio.ensure_future(self._check_integrity(readers)))
         _say_ready(context)
         log.info(
             "ready",
@@ -206,7 +215,26 @@ class _Daemon:
             await asyncio.sleep(0)
         if ending is not Ending.STORAGE_FAILED:
             self._store.close()
+        if ending is Ending.STOP:
+            _running_mark(self._options.state_dir).unlink(missing_ok=True)
         return ending
+
+    async def _check_integrity(self, readers: Readers) -> None:
+        """After an unclean stop, beside the work: SQLite survives those, the hardware below it not always."""
+
+        def check() -> list[str]:
+            reader = readers.make()
+            try:
+                return reader.integrity_check(INTEGRITY_PATIENCE)
+            finally:
+                reader.close()
+
+        log.info("the last stop was not clean; checking the database")
+        findings = await asyncio.to_thread(check)
+        if findings:
+            self._storage_failed(StorageFailed(f"the database is damaged: {'; '.join(findings)}"))
+        else:
+            log.info("the database is whole")
 
     async def _stop(self, context: Context, server: Server) -> None:
         # systemd's own patience (TimeoutStopSec=) knows nothing of the settings.
@@ -311,6 +339,11 @@ def _handed_over(server: Server) -> list[tuple[int, bytes]]:
             with contextlib.suppress(OSError):
                 found.append((os.dup(descriptor), waiting))
     return found
+
+
+def _running_mark(state_dir: Path) -> Path:
+    """A file that is there from the start to a clean stop."""
+    return state_dir / "running"
 
 
 def _detached(supervisor: Supervisor) -> Callable[[Connection], None]:

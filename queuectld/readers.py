@@ -18,6 +18,8 @@ class Readers:
     """A few read-only views of the store, each used by one thread at a time."""
 
     def __init__(self, make: Callable[[], Reader], count: int = 2) -> None:
+        self.make = make
+        """For what is too long to share: a reader of its own, to be closed by who asked for it."""
         self._free: queue.SimpleQueue[Reader] = queue.SimpleQueue()
         self._all = [make() for _ in range(count)]
         for reader in self._all:

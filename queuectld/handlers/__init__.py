@@ -11,6 +11,7 @@ from queuectld.handlers import config, dlq, jobs, logs, status, workers
 
 HANDLERS: dict[str, Callable[[Any, Any, Any], Awaitable[Struct | None]]] = {
     "server.info": status.info,
+    "server.backup": status.backup,
     "job.enqueue": jobs.enqueue,
     "job.get": jobs.get,
     "job.list": jobs.list_,

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from protocol.messages import DaemonStatus, NoParams, ServerInfo, StatusResult
+import asyncio
+import os
+from pathlib import Path
+
+from protocol.errors import ProtocolError
+from protocol.messages import BackupParams, BackupResult, DaemonStatus, NoParams, ServerInfo, StatusResult
 from protocol.version import PROTOCOL, __version__
 from queuectld.context import Context
+from queuectld.store.base import StorageError, StorageFull
 from queuectld.supervisor import Peer
 
 
@@ -21,6 +27,29 @@ async def info(context: Context, _peer: Peer, _params: NoParams) -> ServerInfo:
         containment=about.containment,
         stopping=context.stopping,
     )
+
+
+async def backup(context: Context, _peer: Peer, params: BackupParams) -> BackupResult:
+    path = Path(params.path)
+    try:
+        size = await asyncio.to_thread(_write_backup, context, path)
+    except StorageFull as error:
+        raise ProtocolError("storage_full", str(error), "name a file on another disk") from None
+    except StorageError as error:
+        raise ProtocolError("invalid_params", str(error), "name a file that the daemon's user can write") from None
+    return BackupResult(path=str(path), bytes=size)
+
+
+def _write_backup(context: Context, path: Path) -> int:
+    # As the daemon's user, who could be asked to write over any file of its own otherwise.
+    if os.path.lexists(path):
+        raise ProtocolError("conflict", f"{path} is there already", "name a new file")
+    reader = context.readers.make()
+    try:
+        reader.backup(path)
+    finally:
+        reader.close()
+    return path.stat().st_size
 
 
 async def get(context: Context, _peer: Peer, _params: NoParams) -> StatusResult:

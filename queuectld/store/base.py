@@ -169,10 +169,10 @@ class Reader(Protocol):
             StorageError: it can't be written there; the message says why.
         """
 
-    def integrity_check(self) -> list[str]:
+    def integrity_check(self, patience: float = 60.0) -> list[str]:
         """What is damaged, a sentence each, at most 20; empty if the store is whole.
 
-        Reads all of it: seconds for a million jobs.
+        Reads all of it (seconds for a million jobs), or as much as it can in `patience` seconds.
         """
 
     def close(self) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ _CHECKPOINT_PAGES = 2000
 """8 MiB: a page that changes often is copied to the database once for many commits."""
 _WAL_KEPT_BYTES = 32 * 1024 * 1024
 """A write-ahead log that grew beyond (a long reader, a huge transaction) is cut back when it is begun anew."""
+
+_STEPS_BETWEEN_LOOKS = 10_000
+"""Instructions of SQLite's machine: some milliseconds."""
 
 
 class Connection:
@@ -46,6 +50,19 @@ class Connection:
         """The first row; None if there is none."""
         rows = self.rows(statement, values)
         return rows[0] if rows else None
+
+    def rows_within(self, seconds: float, statement: str) -> list[Row] | None:
+        """As `rows`, given up after that many seconds: then None."""
+        deadline = time.monotonic() + seconds
+        self._raw.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS)
+        try:
+            return self._raw.execute(statement).fetchall()
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                return None
+            raise translate(error) from error
+        finally:
+            self._raw.set_progress_handler(None, 0)
 
     def run(self, statement: str, values: Values = ()) -> int:
         """How many rows it changed."""

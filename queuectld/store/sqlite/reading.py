@@ -27,6 +27,9 @@ NO_LIMIT = 2**63 - 1
 """Above every job's number and every priority."""
 _AFTER_EVERY_ID_CHARACTER = "\x7f"
 _FEW = 10_000
+_ROWS_AT_ONCE = 100
+_PAGE_BYTES = 1024 * 1024
+"""Of commands in one page: jobs can be large, and a thousand large ones must not fill the memory."""
 _MAX_FINDINGS = 20
 
 
@@ -49,6 +52,12 @@ def state_of(text: str) -> JobState:
 def _record(row: Row) -> JobRecord:
     number, job_id, state, attempts, max_retries, run_at, cancelling, *rest = row
     return JobRecord(number, job_id, _STATES[state], attempts, max_retries, run_at, bool(cancelling), *rest)
+
+
+def _weight(job: Job) -> int:
+    """About how many bytes of memory it takes."""
+    texts = [job.command] if isinstance(job.command, str) else job.argv if isinstance(job.argv, list) else []
+    return 500 + sum(len(text) for text in texts)
 
 
 def running_of(row: Row) -> RunningAttempt:
@@ -134,8 +143,24 @@ class Reading:
     def jobs(
         self, state: JobState | None, queue: str | None, limit: int, after: int | None
     ) -> tuple[list[Job], int | None]:
+        found: list[Job] = []
+        size = 0
         below = NO_LIMIT if after is None else min(after, NO_LIMIT)
-        page = (below, limit + 1)  # one more, to see whether another page follows
+        while True:
+            wanted = min(limit - len(found), _ROWS_AT_ONCE)
+            rows = self._rows_below(state, queue, below, wanted + 1)  # one more, to see whether another page follows
+            for row in rows[:wanted]:
+                job = _job(row)
+                found.append(job)
+                size += _weight(job)
+                below = row[0]
+            if len(rows) <= wanted:
+                return found, None
+            if len(found) >= limit or size > _PAGE_BYTES:
+                return found, below
+
+    def _rows_below(self, state: JobState | None, queue: str | None, below: int, limit: int) -> list[Row]:
+        page = (below, limit)
         if state is None and queue is None:
             rows = self._db.rows(sql.LIST_ALL, page)
         elif state is None:
@@ -147,9 +172,7 @@ class Reading:
             few = self.counts()[state] < _FEW
             statement = sql.LIST_STATE_THEN_QUEUE if few else sql.LIST_QUEUE_THEN_STATE
             rows = self._db.rows(statement, (state.value, queue, *page))
-        more = len(rows) > limit
-        rows = rows[:limit]
-        return [_job(row) for row in rows], rows[-1][0] if more and rows else None
+        return rows
 
     def counts(self) -> dict[JobState, int]:
         (row,) = self._db.rows(sql.GET_COUNTS)
@@ -174,11 +197,13 @@ class Reading:
     def backup(self, path: Path) -> None:
         write_backup(self._path, path)
 
-    def integrity_check(self) -> list[str]:
+    def integrity_check(self, patience: float = 60.0) -> list[str]:
         try:
-            rows = self._db.rows(f"PRAGMA quick_check({_MAX_FINDINGS})")
+            rows = self._db.rows_within(patience, f"PRAGMA quick_check({_MAX_FINDINGS})")
         except StorageFailed as error:
             return [str(error)]
+        if rows is None:
+            return []
         return [] if rows == [("ok",)] else [str(text) for (text,) in rows][:_MAX_FINDINGS]
 
     def close(self) -> None:
