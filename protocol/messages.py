@@ -64,8 +64,12 @@ class ServerInfo(_Result, frozen=True):
 
 
 class BackupParams(_Params, frozen=True):
-    path: Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"\A/[^\0]*\Z")]
+    path: Annotated[str, Meta(min_length=1, max_length=4096)]
     """Absolute, as the daemon sees it; a file that is not there yet."""
+
+    def __post_init__(self) -> None:
+        if not self.path.startswith("/") or "\0" in self.path:
+            raise ValueError("`path` is not an absolute path")
 
 
 class BackupResult(_Result, frozen=True):
