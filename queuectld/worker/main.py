@@ -372,8 +372,21 @@ def _say(text: str) -> None:
         os.write(2, f"{text}\n".encode())
 
 
+def _reset_signals() -> None:
+    """Take back what the daemon's starter ignored or blocked (nohup, a shell's `&`): jobs would inherit it."""
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN and number not in _IGNORED_BY_PYTHON:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+_IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
+"""Popen gives a job their defaults back by itself."""
+
+
 def main() -> NoReturn:
     """`python -m queuectld.worker ID SOCKET STATE_DIR`, as the supervisor calls it."""
+    _reset_signals()
     worker_id, socket_path, state_dir = sys.argv[1:4]
     containment.become_subreaper()
     try:
@@ -382,6 +395,6 @@ def main() -> NoReturn:
         _say(f"worker {worker_id}: can't start: {error}")
         sys.exit(1 if error.errno != errno.EWOULDBLOCK else 2)
     signal.signal(signal.SIGTERM, lambda _number, _frame: worker.interrupt())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda _number, _frame: None)  # not SIG_IGN, which jobs would inherit
     worker.run()
     sys.exit(0)
