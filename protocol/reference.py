@@ -247,7 +247,9 @@ def _type(info: introspect.Type) -> str:
             return f"{name} ({_figure(low)} to {_figure(high)})"
         case introspect.StrType(min_length=least, max_length=most, pattern=pattern):
             length = f"{least} to {most} characters" if least else f"at most {most} characters" if most else ""
-            limits = ": ".join(part for part in (length, PATTERNS[pattern] if pattern else "") if part)
+            limits = ": ".join(
+                part for part in (length, PATTERNS.get(pattern, f"`{pattern}`") if pattern else "") if part
+            )
             return f"string ({limits})" if limits else "string"
         case introspect.ListType(item_type=item, min_length=least, max_length=most):
             name, space, limits = _type(item).partition(" ")
