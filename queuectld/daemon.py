@@ -74,13 +74,13 @@ def run(options: Options) -> int:
         StartError: with nothing changed for a daemon that runs already.
         StorageError: the store can't be opened; it was not touched.
     """
-    os.umask(0o077)
+    umask = os.umask(0o077)
     inherited = handover.take_over(os.environ)
     # A descriptor that systemd passed is marked as closed on exec before anything can be spawned.
     passed = [] if inherited else sdnotify.listen_fds(os.environ)
     group = startup.group_id(options.socket_group)
     if inherited is not None:
-        lock, descriptors = inherited.lock, inherited.descriptors
+        lock, descriptors, umask = inherited.lock, inherited.descriptors, inherited.umask
     else:
         startup.prepare_state_dir(options.state_dir)
         lock, descriptors = startup.lock_state_dir(options.state_dir), startup.raise_descriptor_limit()
@@ -98,7 +98,7 @@ def run(options: Options) -> int:
         # The file is systemd's, and so is the decision whom it lets in: SocketGroup=, SocketMode=.
         group = startup.group_of(listener)
     containment.become_subreaper()
-    daemon = _Daemon(options, store, listener, lock, descriptors, identity, group, inherited)
+    daemon = _Daemon(options, store, listener, lock, descriptors, umask, identity, group, inherited)
     with asyncio.Runner() as runner:
         ending = runner.run(daemon.serve())
         if ending is Ending.REEXECUTE:
@@ -115,6 +115,7 @@ class _Daemon:
         listener: socket.socket,
         lock: int,
         descriptors: int,
+        umask: int,
         identity: tuple[int, int] | None,
         group: int | None,
         inherited: handover.Handover | None,
@@ -124,6 +125,7 @@ class _Daemon:
         self._listener = listener
         self._lock = lock
         self._descriptors = descriptors
+        self._umask = umask
         self._identity = identity
         self._group = group
         self._inherited = inherited
@@ -163,6 +165,7 @@ class _Daemon:
             self._options.state_dir,
             sdnotify.clean_environment(os.environ),
             self._descriptors,
+            self._umask,
             retention.notice,
         )
         about = About(
@@ -182,9 +185,9 @@ class _Daemon:
             desired = self._options.workers
             await committer.submit(lambda store: store.set_desired_workers(desired))
         await supervisor.recover(workers, running, desired)
-        await server.listen(self._listener)
         for descriptor, waiting in self._inherited.connections if self._inherited else []:
             await server.adopt(socket.socket(fileno=descriptor), waiting)
+        server.listen(self._listener)
         supervisor.wake()
         background = [asyncio.ensure_future(_watchdog(context)), asyncio.ensure_future(retention.run())]
         if self._unclean:
@@ -299,6 +302,7 @@ class _Daemon:
                 generation=self._generation + 1,
                 started_at=self._started_at,
                 descriptors=self._descriptors,
+                umask=self._umask,
                 socket_identity=self._identity,
                 connections=self._connections,
             ),

@@ -23,6 +23,8 @@ class Handover(msgspec.Struct, frozen=True):
     started_at: float
     descriptors: int
     """The soft limit of open files before the first start raised it."""
+    umask: int
+    """Before the first start set its own."""
     socket_identity: tuple[int, int] | None
     """Device and inode of a socket file that is ours to remove; None for systemd's."""
     connections: list[tuple[int, bytes]]

@@ -140,6 +140,7 @@ class Supervisor:
         environment: of the workers.
         ended: told of each attempt that has ended.
         descriptors: the soft limit of open files that workers and so jobs get; the daemon's own is raised.
+        umask: that workers and so jobs get; the daemon's own lets nobody else read.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Supervisor:
         state_dir: Path,
         environment: Mapping[str, str],
         descriptors: int,
+        umask: int,
         ended: Callable[[], None],
     ) -> None:
         self._committer = committer
@@ -165,6 +167,7 @@ class Supervisor:
         # A checkout that is not installed works too.
         self._environment = {**environment, "PYTHONPATH": str(Path(__file__).parent.parent)}
         self._descriptors = descriptors
+        self._umask = umask
         self._on_ended = ended
         self._boot_id = containment.boot_id()
         self._handles: dict[str, Handle] = {}
@@ -694,7 +697,12 @@ class Supervisor:
         try:
             with self._spawning:
                 child = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, env=self._environment, cwd="/", start_new_session=True
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    env=self._environment,
+                    cwd="/",
+                    start_new_session=True,
+                    umask=self._umask,
                 )
                 self._worker_pids.add(child.pid)
             child.returncode = 0  # reaped by _reap, with all other children
