@@ -95,8 +95,11 @@ class Daemon:
     def start(self, *arguments: str) -> Daemon:
         """Start it and wait until it answers."""
         self.spawn(*arguments)
-        wait_for(self._answers, "the daemon to answer")
+        self.wait_ready()
         return self
+
+    def wait_ready(self) -> None:
+        wait_for(self._answers, "the daemon to answer")
 
     def spawn(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "queuectld", "--state-dir", str(self.state_dir), "--socket", str(self.socket)]
