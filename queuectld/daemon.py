@@ -180,7 +180,7 @@ class _Daemon:
         check_handlers(HANDLERS)
         access = Access(os.geteuid(), self._group)
         server = Server(context, dict(HANDLERS), access, startup.connection_limit(), _detached(supervisor))
-        self._handle_signals(loop, context)
+        self._handle_signals(loop)
         if self._options.workers is not None and self._inherited is None:
             desired = self._options.workers
             await committer.submit(lambda store: store.set_desired_workers(desired))
@@ -254,10 +254,10 @@ class _Daemon:
 
     # --- signals --------------------------------------------------------------------------------------------------
 
-    def _handle_signals(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
+    def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload, context)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         # Held back since before the exec, if there was one: see reexecute.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
 
@@ -267,13 +267,12 @@ class _Daemon:
         else:
             self._skip.set()
 
-    def _on_reload(self, context: Context) -> None:
+    def _on_reload(self) -> None:
         if self._ending is None or self._ending.done() or self._checking:
             return
         self._checking = True
         task = asyncio.ensure_future(self._reload())
         task.add_done_callback(lambda _task: setattr(self, "_checking", False))
-        del context
 
     async def _reload(self) -> None:
         """Re-execute, if what is installed now can be started at all; else go on as before."""

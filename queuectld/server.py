@@ -32,6 +32,12 @@ MAX_UNREAD = 4 * 1024 * 1024
 ABORT_UNREAD = 64 * 1024 * 1024
 """Bytes of unread replies at which the connection is dropped: only a worker could be sent so much unasked."""
 
+ACCEPT_AT_ONCE = 100
+"""Connections taken in before others are served again."""
+
+ACCEPT_PAUSE = 0.2
+"""Seconds without taking in connections after the kernel had no room for one."""
+
 LONG_WAITS = frozenset({"job.wait", "job.logs"})
 """Methods that may wait for long: given up when the peer leaves, repeated by a successor after a re-execution."""
 
@@ -88,20 +94,54 @@ class Server:
         self.detached = detached
         self.connections: set[Connection] = set()
         self.idle = asyncio.Event()
-        self._listening: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._arriving: set[asyncio.Task[None]] = set()
 
-    async def listen(self, listener: socket.socket) -> None:
-        """Accept on a socket that listens already."""
-        loop = asyncio.get_running_loop()
-        self._listening = await loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=1024)
+    def listen(self, listener: socket.socket) -> None:
+        """Accept on a socket that listens already. It stays the caller's."""
+        listener.setblocking(False)
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener, self._accept)
+
+    def _accept(self) -> None:
+        """Take in who waits; some at a time, so that a crowd does not keep those from being served who are in."""
+        assert self._listener is not None  # noqa: S101 - only called while it listens
+        for _ in range(ACCEPT_AT_ONCE):
+            try:
+                peer, _address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # No descriptor or memory left: who waits goes on waiting in the kernel, and this loop must not spin.
+                log.error("can't accept connections for a moment: %s", error)  # noqa: TRY400 - it says all
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(self._listener)
+                loop.call_later(ACCEPT_PAUSE, self._accept_again)
+                return
+            task = asyncio.ensure_future(self.adopt(peer, b""))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+
+    def _accept_again(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def _stop_accepting(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener = None
 
     async def adopt(self, peer: socket.socket, waiting: bytes) -> None:
-        """Go on with a connection from before this process's re-execution; `waiting` was read and not answered."""
+        """Serve a connection, new or from before a re-execution; `waiting` was read from it and not answered."""
+        peer.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(lambda: Connection(self, waiting), peer)
 
     async def quiesce(self, seconds: float) -> None:
-        """Stop reading, and answer what was asked, except for what waits for something to happen."""
+        """Take in nobody, stop reading, and answer what was asked, except for what waits for something to happen."""
+        self._stop_accepting()
+        if self._arriving:
+            await asyncio.wait(self._arriving)
         for connection in self.connections:
             connection.stop_reading()
         deadline = asyncio.get_running_loop().time() + seconds
@@ -117,9 +157,8 @@ class Server:
                 break
 
     def close(self) -> None:
-        """Stop listening and drop every connection, what was written to them going out first."""
-        if self._listening is not None:
-            self._listening.close()
+        """Take in nobody and drop every connection, what was written to them going out first."""
+        self._stop_accepting()
         for connection in list(self.connections):
             connection.close()
 
