@@ -1,0 +1,118 @@
+"""A shell in a home directory of its own, in which `queuectl` is the real command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.harness import ROOT, processes_with, wait_for
+
+HOME, RUNTIME = "/home/ada", "/run/user/1000"
+"""What the page calls the home and the runtime directory."""
+
+
+class Shell:
+    """One bash: what a command changes (directory, variables, `$?`) is there for the next one.
+
+    Attributes:
+        directory: everything is below; nothing of the user's own is seen.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._home, self._runtime = directory / "home", directory / "run"
+        programs = directory / "bin"
+        for path in (self._home, self._runtime, programs):
+            path.mkdir(mode=0o700)
+        for name, module in (("queuectl", "queuectl_client"), ("queuectld", "queuectld")):
+            (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m {module} "$@"\n')
+            (programs / name).chmod(0o755)
+        self.environment = {
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("QUEUECTL", "XDG_", "DBUS_", "LC_"))
+            },
+            "HOME": str(self._home),
+            "LC_ALL": "C.UTF-8",
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "XDG_RUNTIME_DIR": str(self._runtime),
+        }
+        self._script = directory / "command"
+        self._bash = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            cwd=self._home, env=self.environment, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, command: str, patience: float) -> str:
+        """What the command writes, standard output and standard error as they come.
+
+        Raises:
+            TimeoutError: it takes longer than `patience` seconds; the shell is of no use then.
+        """
+        assert self._bash.stdin is not None
+        assert self._bash.stdout is not None
+        mark = f"<{secrets.token_hex(16)}>"
+        self._script.write_text(f"{command}\n")
+        # Read from a file, so that the command can't read the lines after it as its input; `$?` is handed on.
+        self._bash.stdin.write(f". {self._script} </dev/null; status=$?; echo '{mark}'; (exit $status)\n".encode())
+        self._bash.stdin.flush()
+        output = b""
+        deadline = time.monotonic() + patience
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._bash.stdout, selectors.EVENT_READ)
+            while not output.endswith(f"{mark}\n".encode()):
+                if not selector.select(deadline - time.monotonic()):
+                    raise TimeoutError(f"{command!r} does not end; so far it wrote: {self._told(output)}")
+                piece = os.read(self._bash.stdout.fileno(), 65536)
+                assert piece, f"the shell ended at {command!r}"
+                output += piece
+        return self._told(output).removesuffix(f"{mark}\n")
+
+    def _told(self, output: bytes) -> str:
+        text = output.decode(errors="replace")
+        return text.replace(str(self._home), HOME).replace(str(self._runtime), RUNTIME)
+
+    def python(self, program: str, patience: float) -> str:
+        """What a Python program writes."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", program],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            cwd=self._home, env=self.environment, timeout=patience, check=False,
+        )  # fmt: skip
+        return done.stdout
+
+    def close(self) -> None:
+        """End the shell, not what it started."""
+        assert self._bash.stdin is not None
+        assert self._bash.stdout is not None
+        self._bash.stdin.close()
+        self._bash.stdout.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._bash.pid, signal.SIGKILL)
+        self._bash.wait()
+
+    def left(self) -> list[int]:
+        """PIDs of what still runs."""
+        return processes_with(str(self.directory))
+
+    def clean_up(self) -> None:
+        """End everything that still runs, however it is."""
+
+        def end_all() -> bool:
+            left = self.left()
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not left
+
+        wait_for(end_all, "everything that the page started to be gone")
