@@ -16,8 +16,9 @@ from protocol.version import __version__
 from queuectld import daemon, journal
 from queuectld.startup import StartError
 from queuectld.store.base import StorageError
+from queuectld.worker import cgroups
 
-_KEYS = ("state_dir", "socket", "workers", "log_level", "log_format", "socket_group")
+_KEYS = ("state_dir", "socket", "workers", "log_level", "log_format", "socket_group", "cgroup")
 
 
 def _read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -37,6 +38,12 @@ def _read_config(context: click.Context, _parameter: click.Parameter, value: Pat
         raise click.BadParameter(f"{path} has an unknown key {unknown[0]!r}; it may have {', '.join(_KEYS)}")
     context.default_map = {**(context.default_map or {}), **content}
     return path
+
+
+def _check_cgroup(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and not cgroups.is_usable(value):
+        raise click.BadParameter(f"{value} is no cgroup v2 directory in which this user can make groups and kill them")
+    return value
 
 
 @click.command(context_settings={"auto_envvar_prefix": "QUEUECTL", "help_option_names": ["-h", "--help"]})
@@ -68,6 +75,13 @@ def _read_config(context: click.Context, _parameter: click.Parameter, value: Pat
 @click.option("--log-level", type=click.Choice(journal.LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(journal.FORMATS), default="human", show_default=True)
 @click.option("--socket-group", metavar="GROUP", help="Its members may use the daemon too: the socket gets mode 0660.")
+@click.option(
+    "--cgroup",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    callback=_check_cgroup,
+    help="A cgroup v2 directory in which each attempt gets a group of its own. "
+    "[default: the one that systemd has delegated, else none]",
+)
 @click.version_option(__version__, prog_name="queuectld")
 def command(
     state_dir: Path | None,
@@ -76,6 +90,7 @@ def command(
     log_level: str,
     log_format: journal.Format,
     socket_group: str | None,
+    cgroup: Path | None,
 ) -> NoReturn:
     r"""The queuectl daemon, in the foreground: owns the queue, runs the workers, answers `queuectl`.
 
@@ -96,6 +111,7 @@ def command(
         socket=(socket or paths.daemon_socket(os.environ)).absolute(),
         workers=workers,
         socket_group=socket_group,
+        cgroup=cgroup,
     )
     sys.exit(daemon.run(options))
 

@@ -33,7 +33,7 @@ from queuectld.store.base import StorageError, StorageFailed, Store
 from queuectld.store.sqlite import open_store
 from queuectld.supervisor import Supervisor
 from queuectld.watchers import Watchers
-from queuectld.worker import containment
+from queuectld.worker import cgroups, containment
 
 log = logging.getLogger("queuectld")
 
@@ -55,6 +55,7 @@ class Options:
     socket: Path
     workers: int | None
     socket_group: str | None
+    cgroup: Path | None
 
 
 INTEGRITY_PATIENCE = 60.0
@@ -154,6 +155,9 @@ class _Daemon:
         committer.start()
         address = Path(os.fsdecode(self._listener.getsockname() or b"")) if not self._identity else self._options.socket
         context: Context
+        groups = self._options.cgroup or cgroups.delegated_group()
+        if groups is not None:
+            cgroups.remove_empty(groups)
         retention = Retention(committer, readers, lambda: context.settings, clock, self._options.state_dir)
         supervisor = Supervisor(
             committer,
@@ -163,6 +167,7 @@ class _Daemon:
             disk,
             address,
             self._options.state_dir,
+            groups,
             sdnotify.clean_environment(os.environ),
             self._descriptors,
             self._umask,
@@ -174,7 +179,7 @@ class _Daemon:
             generation=self._generation,
             state_dir=self._options.state_dir,
             socket=address,
-            containment="subreaper",
+            containment="cgroup" if groups else "subreaper",
         )
         context = Context(about, committer, readers, supervisor, watchers, clock, disk, retention, settings)
         check_handlers(HANDLERS)

@@ -51,7 +51,7 @@ from queuectld.diskspace import DiskSpace
 from queuectld.operations import Settled
 from queuectld.store.base import RunningAttempt, Store, WorkerRecord
 from queuectld.watchers import Watchers
-from queuectld.worker import containment, exit_records
+from queuectld.worker import cgroups, containment, exit_records
 
 T = TypeVar("T")
 
@@ -136,6 +136,7 @@ class Supervisor:
         clock: UNIX seconds.
         disk: nothing is started on a full disk; it waits.
         socket: where workers connect.
+        groups: the cgroup v2 directory where attempts get groups of their own, or None.
         state_dir: where locks, logs and exit records are.
         environment: of the workers.
         ended: told of each attempt that has ended.
@@ -152,6 +153,7 @@ class Supervisor:
         disk: DiskSpace,
         socket: Path,
         state_dir: Path,
+        groups: Path | None,
         environment: Mapping[str, str],
         descriptors: int,
         umask: int,
@@ -164,6 +166,7 @@ class Supervisor:
         self._disk = disk
         self._socket = socket
         self._state_dir = state_dir
+        self._groups = groups
         # A checkout that is not installed works too.
         self._environment = {**environment, "PYTHONPATH": str(Path(__file__).parent.parent)}
         self._descriptors = descriptors
@@ -602,13 +605,16 @@ class Supervisor:
     async def _bury_now(self, handle: Handle, lost_as: Outcome | None) -> None:
         record = handle.record
         lock = self._state_dir / "workers" / f"{record.id}.lock"
-        token = handle.running.token if handle.running else ""
+        running = handle.running
+        token = running.token if running else ""
+        group = cgroups.Group(self._groups, running.job, running.attempt) if running and self._groups else None
 
         def end() -> bool:
             return containment.end_lost_tree(
                 worker=(record.pid, record.start_ticks),
                 lock=lock,
                 token=token,
+                group=group,
                 orphans=self._orphans,
                 give_up=self._give_up.is_set,
             )
@@ -693,7 +699,8 @@ class Supervisor:
         worker_id = f"w{secrets.token_hex(3)}"
         while worker_id in self._handles:
             worker_id = f"w{secrets.token_hex(3)}"
-        command = [sys.executable, "-P", "-m", "queuectld.worker", worker_id, str(self._socket), str(self._state_dir)]
+        arguments = [worker_id, str(self._socket), str(self._state_dir), str(self._groups or "")]
+        command = [sys.executable, "-P", "-m", "queuectld.worker", *arguments]
         try:
             with self._spawning:
                 child = subprocess.Popen(

@@ -19,6 +19,8 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from queuectld.worker.cgroups import Group
+
 MARKER = "QUEUECTL_LEASE"
 """Names the variable that carries the lease's token in the environment of every process of an attempt."""
 
@@ -108,15 +110,15 @@ def send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def signal_descendants(number: signal.Signals) -> int:
-    """Signal all that run below this process; how many there were. Stopped ones are woken, to act on it."""
+def signal_descendants(number: signal.Signals, others: Iterable[int] = ()) -> None:
+    """Signal all that run below this process, and `others`. Stopped ones are woken, to act on it."""
     table = processes()
-    targets = [pid for pid in descendants([os.getpid()], table) if table[pid].state not in "ZX"]
+    found = descendants([os.getpid()], table) | (set(others) & set(table))
+    targets = [pid for pid in found if table[pid].state not in "ZX"]
     for pid in targets:
         send(pid, number)
         if number is not signal.SIGKILL:
             send(pid, signal.SIGCONT)
-    return len(targets)
 
 
 def kill_rounds(find: Callable[[], Iterable[int]]) -> Iterable[int]:
@@ -201,11 +203,16 @@ def _carries(pid: int, marker: bytes, lock: tuple[int, int] | None) -> bool:
     return False
 
 
+def _living(pids: Iterable[int], table: dict[int, Process]) -> list[int]:
+    return [pid for pid in pids if pid > 1 and table[pid].state not in "ZX"]
+
+
 def end_lost_tree(
     *,
     worker: tuple[int, int],
     lock: Path,
     token: str,
+    group: Group | None,
     orphans: Callable[[dict[int, Process]], Iterable[int]],
     give_up: Callable[[], bool],
 ) -> bool:
@@ -215,6 +222,7 @@ def end_lost_tree(
         worker: its (pid, start ticks).
         lock: its lock file.
         token: of the lease that it held, or "".
+        group: the cgroup of the attempt, where it has one.
         orphans: picks out of all processes those that must be what a dead worker left, whatever they carry.
         give_up: asked between rounds; a process in uninterruptible sleep can take for ever.
 
@@ -228,18 +236,33 @@ def end_lost_tree(
         identity = (status.st_dev, status.st_ino)
     except FileNotFoundError:
         identity = None
-    me = os.getpid()
+    strangers: set[tuple[int, int]] = set()
 
     def find() -> Iterable[int]:
         table = processes()
         roots = {entry.pid for entry in table.values() if (entry.pid, entry.start_ticks) == (pid, start_ticks)}
         roots.update(orphans(table))
-        roots.update(candidate for candidate in table if candidate != me and _carries(candidate, marker, identity))
-        return [found for found in roots | descendants(roots, table) if found > 1 and table[found].state not in "ZX"]
+        if group is not None:
+            group.kill()
+            roots.update(set(group.processes()) & set(table))
+        found = _living(roots | descendants(roots, table), table)
+        if found:
+            return found  # at once: who forks on and on is caught by a quick look or not at all
+        for entry in table.values():
+            # What a process carries is looked up once: whoever was none of the tree's does not become one.
+            if entry.pid != os.getpid() and (entry.pid, entry.start_ticks) not in strangers:
+                if _carries(entry.pid, marker, identity):
+                    roots.add(entry.pid)
+                else:
+                    strangers.add((entry.pid, entry.start_ticks))
+        return _living(roots | descendants(roots, table), table)
 
     pause = 0.005
     for count in kill_rounds(find):
-        if count == 0 and not is_alive(pid, start_ticks) and lock_is_free(lock):
+        empty = group is None or group.is_empty()
+        if count == 0 and empty and not is_alive(pid, start_ticks) and lock_is_free(lock):
+            if group is not None:
+                group.remove()
             return True
         if give_up():
             return False

@@ -34,8 +34,8 @@ from protocol.messages import (
     WorkerConfig,
 )
 from protocol.paths import MAX_SOCKET_PATH
-from queuectld.worker import containment, exit_records
-from queuectld.worker.runner import Attempt, clean_environment
+from queuectld.worker import cgroups, containment, exit_records
+from queuectld.worker.runner import Attempt, Surroundings, clean_environment
 
 IDLE_PATIENCE = 10.0
 """Seconds that a worker without a job waits for its daemon to come back: long enough for a re-execution in place."""
@@ -53,13 +53,18 @@ ANSWER_PATIENCE = 5.0
 class Worker:
     """The state of one worker process. At most one of `attempt` and `untold` is set."""
 
-    def __init__(self, worker_id: str, socket_path: Path, state_dir: Path) -> None:
+    def __init__(self, worker_id: str, socket_path: Path, state_dir: Path, groups: Path | None) -> None:
         self._id = worker_id
         self._socket_path = socket_path
         self._state_dir = state_dir
-        self._base = clean_environment()
-        self._devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self._lock = containment.take_lock(state_dir / "workers" / f"{worker_id}.lock")
+        self._surroundings = Surroundings(
+            state_dir=state_dir,
+            lock=containment.take_lock(state_dir / "workers" / f"{worker_id}.lock"),
+            devnull=os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC),
+            base=clean_environment(),
+            groups=groups,
+            own_group=cgroups.own_group() if groups is not None else None,
+        )
         self._wake = _child_death_descriptor()
         self._connection: socket.socket | None = None
         self._lines = framing.Lines()
@@ -140,14 +145,7 @@ class Worker:
     # --- the attempt --------------------------------------------------------------------------------------------
 
     def _start(self, lease: Lease) -> None:
-        self._attempt = Attempt(
-            lease,
-            state_dir=self._state_dir,
-            lock=self._lock,
-            devnull=self._devnull,
-            base=self._base,
-            kill_grace=self._kill_grace,
-        )
+        self._attempt = Attempt(lease, self._surroundings, self._kill_grace)
         self._collect()
 
     def _on_signal(self) -> None:
@@ -385,12 +383,12 @@ _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 
 
 def main() -> NoReturn:
-    """`python -m queuectld.worker ID SOCKET STATE_DIR`, as the supervisor calls it."""
+    """`python -m queuectld.worker ID SOCKET STATE_DIR CGROUP`, as the supervisor calls it."""
     _reset_signals()
-    worker_id, socket_path, state_dir = sys.argv[1:4]
+    worker_id, socket_path, state_dir, groups = sys.argv[1:5]
     containment.become_subreaper()
     try:
-        worker = Worker(worker_id, Path(socket_path), Path(state_dir))
+        worker = Worker(worker_id, Path(socket_path), Path(state_dir), Path(groups) if groups else None)
     except OSError as error:
         _say(f"worker {worker_id}: can't start: {error}")
         sys.exit(1 if error.errno != errno.EWOULDBLOCK else 2)

@@ -9,11 +9,12 @@ import pwd
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from protocol.jobs import Outcome
 from protocol.messages import AttemptResult, Lease
-from queuectld.worker import containment
+from queuectld.worker import cgroups, containment
 from queuectld.worker.limited_log import LimitedLog
 
 NOT_FOUND = 127
@@ -42,6 +43,27 @@ def clean_environment() -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all attempts of a worker share.
+
+    Attributes:
+        state_dir: where logs are.
+        lock: the descriptor of the worker's lock, which its jobs inherit.
+        devnull: what jobs read.
+        base: the small clean environment.
+        groups: where attempts get cgroups of their own, or None.
+        own_group: the worker's own cgroup, or None.
+    """
+
+    state_dir: Path
+    lock: int
+    devnull: int
+    base: dict[str, str]
+    groups: Path | None
+    own_group: Path | None
+
+
 class _Phase(enum.Enum):
     RUNNING = enum.auto()
     TERMINATING = enum.auto()  # SIGTERM was sent; SIGKILL follows at the deadline
@@ -54,9 +76,7 @@ class Attempt:
     The owner calls `step` when a child has died or `deadline` has come, until there is a `result`.
     """
 
-    def __init__(
-        self, lease: Lease, *, state_dir: Path, lock: int, devnull: int, base: dict[str, str], kill_grace: float
-    ) -> None:
+    def __init__(self, lease: Lease, surroundings: Surroundings, kill_grace: float) -> None:
         """Start it. What can't be started has its `result` at once, and is no error of the worker's."""
         self.lease = lease
         self.kill_grace = kill_grace
@@ -67,8 +87,9 @@ class Attempt:
         self._status: int | None = None
         self._pid = 0
         self._log: LimitedLog | None = None
+        self._group: cgroups.Group | None = None
         try:
-            self._spawn(state_dir, lock, devnull, base)
+            self._spawn(surroundings)
         except OSError as error:
             self._finish(Outcome.FAILED, *_why_not_started(lease, error))
         else:
@@ -81,9 +102,9 @@ class Attempt:
         look = self._log.next_look if self._log is not None else None
         return min((when for when in (self._deadline, look) if when is not None), default=None)
 
-    def _spawn(self, state_dir: Path, lock: int, devnull: int, base: dict[str, str]) -> None:
+    def _spawn(self, around: Surroundings) -> None:
         lease = self.lease
-        environment = {} if lease.exact_env else dict(base)
+        environment = {} if lease.exact_env else dict(around.base)
         environment.update(lease.env or {})
         environment["QUEUECTL_JOB_ID"] = lease.id
         environment["QUEUECTL_ATTEMPT"] = str(lease.attempt)
@@ -92,7 +113,7 @@ class Attempt:
         environment[containment.MARKER] = lease.token
         argv = ["/bin/sh", "-c", lease.command] if lease.command is not None else lease.argv
         assert argv is not None  # noqa: S101 - a lease carries one of the two
-        path = log_path(state_dir, lease.job, lease.attempt)
+        path = log_path(around.state_dir, lease.job, lease.attempt)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
             log = os.open(path, flags, 0o600)
@@ -101,16 +122,17 @@ class Attempt:
             log = os.open(path, flags, 0o600)
         try:
             # Without preexec_fn this is vfork and exec: the cost does not grow with this process.
-            child = subprocess.Popen(
-                argv,
-                stdin=devnull,
-                stdout=log,
-                stderr=log,
-                cwd=lease.cwd or base["HOME"],
-                env=environment,
-                start_new_session=True,
-                pass_fds=(lock,),
-            )
+            with self._group_entered(around):
+                child = subprocess.Popen(
+                    argv,
+                    stdin=around.devnull,
+                    stdout=log,
+                    stderr=log,
+                    cwd=lease.cwd or around.base["HOME"],
+                    env=environment,
+                    start_new_session=True,
+                    pass_fds=(around.lock,),
+                )
         except BaseException:
             os.close(log)
             raise
@@ -122,6 +144,17 @@ class Attempt:
         # This process reaps all its children itself (orphans of the job included); Popen must not try.
         child.returncode = 0
 
+    def _group_entered(self, around: Surroundings) -> contextlib.AbstractContextManager[None]:
+        if around.groups is None or around.own_group is None:
+            return contextlib.nullcontext()
+        group = cgroups.Group(around.groups, self.lease.job, self.lease.attempt)
+        try:
+            group.make()
+        except OSError:
+            return contextlib.nullcontext()  # the job is not to blame; it is held together as elsewhere
+        self._group = group
+        return group.entered(around.own_group)
+
     def end(self, outcome: Outcome, kill_grace: float) -> None:
         """End the tree: SIGTERM now, SIGKILL after `kill_grace` seconds; nothing where it is being ended already."""
         if self.result is None and self._status is None and self._ended_as is None:
@@ -130,7 +163,7 @@ class Attempt:
 
     def _terminate(self, kill_grace: float) -> None:
         self._phase = _Phase.TERMINATING
-        containment.signal_descendants(signal.SIGTERM)
+        containment.signal_descendants(signal.SIGTERM, self._group.processes() if self._group else ())
         self._deadline = time.monotonic() + kill_grace
 
     def kill(self) -> None:
@@ -144,7 +177,9 @@ class Attempt:
             return
         if self._log is not None:
             self._log.look(time.monotonic())
-        alone = self._reap()
+        # A process that was moved below another subreaper is no child of ours, but still in the group; one that was
+        # moved out of the group is still a child. Only both together are the proof.
+        alone = self._reap() and (self._group is None or self._group.is_empty())
         if self._status is not None and alone:
             self._settle(self._status)
             return
@@ -156,6 +191,8 @@ class Attempt:
                 self.end(Outcome.TIMEOUT, self.kill_grace)
             else:
                 self._phase = _Phase.KILLING
+                if self._group is not None:
+                    self._group.kill()
                 containment.kill_descendants()
                 self._deadline = time.monotonic() + _REKILL_INTERVAL
 
@@ -188,6 +225,8 @@ class Attempt:
     def _finish(self, outcome: Outcome, code: int, error: str | None, number: int | None = None) -> None:
         lease = self.lease
         self._deadline = None
+        if self._group is not None:
+            self._group.remove()
         if self._log is not None:
             self._log.close()
             self._log = None

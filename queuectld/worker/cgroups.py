@@ -1,0 +1,132 @@
+"""Control groups: where a part of the cgroup v2 tree is ours, each attempt gets a group of its own.
+
+A process can leave its session, its parents and its descriptors, but not its group: killing the group ends all of it at
+once, however fast it forks, and an empty group is the proof. cgroups(7), and cgroup-v2 in the kernel's documentation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_DELEGATED = ("user.delegate", "trusted.delegate")
+"""Extended attributes by which systemd says that a group is its service's to divide; systemd's CGROUP_DELEGATION."""
+
+
+def own_group() -> Path | None:
+    """The cgroup v2 directory that this process is in; None where there is no such tree."""
+    mount = None
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        if right.startswith("cgroup2 "):
+            fields = left.split()
+            mount, root = Path(fields[4]), fields[3]
+            break
+    if mount is None:
+        return None
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            path = line[3:]
+            if root != "/" and path.startswith(root):
+                path = path[len(root) :]
+            return mount / path.lstrip("/")
+    return None
+
+
+def delegated_group() -> Path | None:
+    """The group that systemd has delegated to this service: the one this process is in, or the one above it."""
+    own = own_group()
+    for group in (own, own.parent) if own is not None else ():
+        for name in _DELEGATED:
+            with contextlib.suppress(OSError):
+                if os.getxattr(group, name) == b"1" and is_usable(group):
+                    return group
+    return None
+
+
+def is_usable(group: Path) -> bool:
+    """Whether groups can be made below it, and be killed (cgroup.kill is there since Linux 5.14)."""
+    probe = group / f"probe-{os.getpid()}"
+    try:
+        probe.mkdir()
+    except OSError:
+        return False
+    try:
+        return (probe / "cgroup.kill").exists()
+    finally:
+        with contextlib.suppress(OSError):
+            probe.rmdir()
+
+
+class Group:
+    """The group of one attempt."""
+
+    def __init__(self, parent: Path, job: int, attempt: int) -> None:
+        self.path = parent / f"attempt-{job}-{attempt}"
+
+    def make(self) -> None:
+        """Make it.
+
+        Raises:
+            OSError: it can't be made: too many groups, or the parent is gone.
+        """
+        self.path.mkdir(exist_ok=True)
+
+    @contextmanager
+    def entered(self, home: Path) -> Iterator[None]:
+        """Be in it: what is started meanwhile is born inside. `home` is the group to go back to.
+
+        Raises:
+            OSError: it can't be entered or left.
+        """
+        _move_self(self.path)
+        try:
+            yield
+        finally:
+            _move_self(home)
+
+    def processes(self) -> list[int]:
+        """Who is in it, and in groups that the job has made below it."""
+        found: list[int] = []
+        for directory in self._all():
+            with contextlib.suppress(OSError):
+                found += [int(line) for line in (directory / "cgroup.procs").read_text().split()]
+        return found
+
+    def kill(self) -> None:
+        """SIGKILL all of it at once, groups below included."""
+        with contextlib.suppress(OSError):
+            (self.path / "cgroup.kill").write_text("1")
+
+    def is_empty(self) -> bool:
+        """Whether nobody lives in it or below; also where it does not exist."""
+        try:
+            return "populated 0" in (self.path / "cgroup.events").read_text()
+        except OSError:
+            return not self.path.exists()
+
+    def remove(self) -> None:
+        """Remove it, once it is empty."""
+        for directory in reversed(list(self._all())):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+    def _all(self) -> Iterator[Path]:
+        for directory, _names, _files in os.walk(self.path):
+            yield Path(directory)
+
+
+def _move_self(group: Path) -> None:
+    (group / "cgroup.procs").write_text("0")
+
+
+def remove_empty(parent: Path) -> None:
+    """Remove the empty groups that attempts of the past have left."""
+    for path in parent.glob("attempt-*-*"):
+        _, job, attempt = path.name.split("-")
+        group = Group(parent, int(job), int(attempt))
+        if group.is_empty():
+            group.remove()
