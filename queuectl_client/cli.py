@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -98,6 +99,16 @@ class LazyGroup(click.Group):
             CompletionItem(name, help=entry.summary) for name, entry in COMMANDS.items() if name.startswith(incomplete)
         ]
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with _broken_pipe_apart():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _broken_pipe_apart():
+            return super().invoke(ctx)
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -117,6 +128,15 @@ class LazyGroup(click.Group):
         sys.exit(_flushed(status))
 
 
+@contextmanager
+def _broken_pipe_apart() -> Iterator[None]:
+    """A reader that went away early gets a status of its own: of it click makes 1, which means a refusal."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise click.exceptions.Exit(BROKEN_PIPE) from None
+
+
 def _status_of(run: Any) -> int:
     """Run the command, tell people what went wrong, and say what to exit with."""
     try:
@@ -125,10 +145,13 @@ def _status_of(run: Any) -> int:
         _complain_usage(error)
         return error.exit_code
     except click.Abort as error:
-        # click turns Ctrl-C into this, and the end of the input of a question too.
-        return INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else REFUSED
-    except BrokenPipeError:
-        return BROKEN_PIPE
+        # click turns Ctrl-C into this; a "no", and the end of the input, to a question too.
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            return INTERRUPTED
+        if isinstance(error.__context__, KeyboardInterrupt):
+            sys.stderr.write("\n")  # at a question, the terminal's ^C is still on its line
+            return INTERRUPTED
+        return REFUSED
     except Exception as error:  # noqa: BLE001 - people get a sentence, whatever it is
         return _complain(error)
     return answer if isinstance(answer, int) else DONE

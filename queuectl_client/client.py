@@ -45,7 +45,7 @@ from protocol.messages import (
 from queuectl_client import specs
 from queuectl_client.connection import ConnectionLost
 from queuectl_client.errors import OutcomeUnknown
-from queuectl_client.link import Link, result_of
+from queuectl_client.link import RETRY_SECONDS, Link, result_of
 
 if TYPE_CHECKING:
     from queuectl_client.bulk import Enqueuing
@@ -119,8 +119,14 @@ class Client:
         """
         return self._call(method, lambda: params or NoParams())
 
-    def _call(self, method: str, make_params: Callable[[], Struct]) -> Any:
-        """As `call`; the parameters are made anew whenever they are sent, since a timeout in them shrinks."""
+    def _call(self, method: str, make_params: Callable[[], Struct], *, patient: bool = False) -> Any:
+        """As `call`.
+
+        Args:
+            method: as there.
+            make_params: called whenever the request is sent, since a timeout in the parameters shrinks.
+            patient: a daemon that is stopping may be on its way to come back; wait for it as for a lost connection.
+        """
         row = METHODS[method]
         while True:
             try:
@@ -143,6 +149,10 @@ class Client:
                 raise
             else:
                 self._link.answered()
+                if patient and reply.error is not None and reply.error.data.kind == "shutting_down":
+                    self._link.lost()
+                    time.sleep(RETRY_SECONDS)
+                    continue
                 return result_of(reply, row.result or NoParams)
 
     # --- jobs -------------------------------------------------------------------------------------------------------
@@ -306,7 +316,7 @@ class Client:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             return JobWaitParams(ids=[*jobs], timeout=left)
 
-        result: JobSummaries = self._call("job.wait", params)
+        result: JobSummaries = self._call("job.wait", params, patient=True)
         return result.jobs
 
     def logs(
@@ -324,19 +334,31 @@ class Client:
             yield output_of(piece)
 
     def log_pieces(
-        self, job: str, *, attempt: int | None = None, follow: bool = False, tail: int | None = None, text: bool = False
+        self,
+        job: str,
+        *,
+        attempt: int | None = None,
+        offset: int = 0,
+        follow: bool = False,
+        tail: int | None = None,
+        text: bool = False,
     ) -> Iterator[JobLogs]:
         """As `logs`, with what the daemon says about each piece; there is at least one.
 
-        With `text`, the output comes as text, its bytes that are not UTF-8 replaced, else as base64.
+        It begins `offset` bytes after the attempt's start. With `text`, the output comes as text, its bytes that are
+        not UTF-8 replaced, else as base64.
         """
-        params = JobLogsParams(id=job, attempt=attempt, tail=tail, follow=follow, base64=not text)
+        params = JobLogsParams(id=job, attempt=attempt, offset=offset, tail=tail, follow=follow, base64=not text)
         while True:
-            piece: JobLogs = self.call("job.logs", params)
+            piece = self._log_piece(params)
             yield piece
             if piece.attempt is None or piece.end or (not follow and piece.next == piece.offset):
                 return
             params = JobLogsParams(id=job, attempt=piece.attempt, offset=piece.next, follow=follow, base64=not text)
+
+    def _log_piece(self, params: JobLogsParams) -> JobLogs:
+        piece: JobLogs = self._call("job.logs", lambda: params, patient=params.follow)
+        return piece
 
     # --- dead letter queue ------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def list_settings(session: Session, *, as_json: bool) -> None:
     from queuectl_client.render.people import Cell, Column, Table, draw  # noqa: PLC0415 - one of two ways
 
     columns = (
-        Column("KEY"),
+        Column("KEY", wrap=True),
         Column("VALUE", right=True),
         Column("DEFAULT", right=True, rank=2),
         Column("MEANING", rank=1, flexible=True, wrap=True),

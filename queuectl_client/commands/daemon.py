@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.05
 """Between two looks at a daemon that is changing."""
 RELOAD_SECONDS = 60.0
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.group()
@@ -41,7 +42,7 @@ def daemon() -> None:
 @click.option(
     "--workers", type=click.IntRange(0, 4096), metavar="N", help="So many workers; else as many as last time."
 )
-@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much it writes to its log.")
 @click.option("--log-format", type=click.Choice(["human", "json"]), help="How it writes its log.")
 @pass_session
 def start(
@@ -92,7 +93,8 @@ def status(session: Session, *, as_json: bool) -> None:
         "state": "stopping" if info.stopping else "running",
         "version": f"{info.version} (protocol {info.protocol})",
         "pid": str(info.pid),
-        "up": f"since {times.moment(info.started_at, jobs.now())}, reloaded {info.generation} times",
+        "up": f"since {times.moment(info.started_at, jobs.now())}",
+        "reloads": str(info.generation),
         "socket": info.socket,
         "state dir": info.state_dir,
         "containment": info.containment,

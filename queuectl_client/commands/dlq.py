@@ -53,7 +53,7 @@ def retry(
         raise click.UsageError("give jobs, or --all", ctx)
     with session.client() as client:
         if everything and not yes:
-            _confirm(f"Run all {_dead(client)} dead jobs again?")
+            _confirm(f"Run {_dead(client)} again?")
         _say("Back to pending", client.dlq_retry(jobs or None), as_json=as_json)
 
 
@@ -75,8 +75,8 @@ def purge(
         raise click.UsageError("give jobs, or --all to delete all dead jobs", ctx)
     with session.client() as client:
         if not yes:
-            which = f"{len(jobs)} of the" if jobs else f"all {_dead(client)}"
-            _confirm(f"Delete {which} dead jobs, with their logs?")
+            which = _count(len(jobs)) if jobs else _dead(client)
+            _confirm(f"Delete {which}, attempts and logs included?")
         _say("Deleted", client.dlq_purge(jobs or None), as_json=as_json)
 
 
@@ -84,10 +84,14 @@ def _can_ask() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _dead(client: Client) -> int:
+def _dead(client: Client) -> str:
     from protocol.jobs import JobState  # noqa: PLC0415 - `--help` need not pay for the wire
 
-    return client.status().counts.get(JobState.DEAD, 0)
+    return f"all dead jobs ({client.status().counts.get(JobState.DEAD, 0)})"
+
+
+def _count(jobs: int) -> str:
+    return "1 job" if jobs == 1 else f"{jobs} jobs"
 
 
 def _confirm(question: str) -> None:
@@ -100,4 +104,4 @@ def _say(done: str, count: int, *, as_json: bool) -> None:
     if as_json:
         click.echo(f'{{"count":{count}}}')
     else:
-        click.echo(f"{done}: {count} job{'' if count == 1 else 's'}.")
+        click.echo(f"{done}: {_count(count)}.")

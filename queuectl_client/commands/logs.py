@@ -39,7 +39,9 @@ def logs(session: Session, *, job: str, attempt: int | None, follow: bool, tail:
                 print_json(piece)
                 sys.stdout.flush()
             return
-        from queuectl_client.commands.run import show_output  # noqa: PLC0415 - one of two ways
+        from queuectl_client.commands.run import write_output  # noqa: PLC0415 - one of two ways
 
-        if show_output(pieces) is None:
-            remark(f"job {job} has not been started, so there is no output", "`-f` waits for it")
+        for piece in pieces:
+            write_output(piece)
+            if piece.attempt is None:
+                remark(f"job {job} {'was never' if follow else 'has not been'} started, so there is no output")

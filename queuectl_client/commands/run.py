@@ -18,6 +18,7 @@ from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
     from protocol.jobs import Job
+    from protocol.messages import JobLogs
     from queuectl_client.client import Client
 
 
@@ -101,93 +102,103 @@ def run(
     spec = CommandLine(argv, command, cwd, env, clean_env).spec(**shared)
     signals = _Signals()
     with session.client() as client, signals.installed():
-        job_id = spec.id or ""
+        follower = _Follower(client, spec.id or "")
         try:
             # Held, so that a cancel can't overtake the job that it is meant for.
             with signals.held():
                 client.enqueue_spec(spec)
-            _say_if_nobody_works(client, job_id)
-            job = _Follower(client, job_id).follow()
+            follower.say_if_nobody_works()
+            job = follower.follow()
         except _Stopped:
-            ctx.exit(_stop(client, job_id, signals))
+            ctx.exit(_stop(client, follower, signals))
     ctx.exit(_status_of(job))
 
 
-def _say_if_nobody_works(client: Client, job_id: str) -> None:
-    if client.workers().desired == 0:
-        remark(f"job {job_id} waits, and there are no workers", "start some with `queuectl worker start --count 2`")
-
-
 class _Follower:
-    """Shows a job's output, attempt after attempt, until it has ended."""
+    """Shows a job's output, attempt after attempt, until it has ended; after an interruption it can go on."""
 
     def __init__(self, client: Client, job_id: str) -> None:
         self._client = client
-        self._job_id = job_id
+        self.job_id = job_id
+        self._attempt = 1
+        self._offset = 0
+
+    def say_if_nobody_works(self) -> None:
+        if self._client.workers().desired == 0:
+            remark(
+                f"job {self.job_id} waits, and there are no workers",
+                "start some with `queuectl worker start --count 2`",
+            )
 
     def follow(self) -> Job:
         """Returns the job as it ended."""
         from protocol.jobs import ENDED  # noqa: PLC0415 - loaded by now
 
-        attempt = 1
         while True:
-            show_output(self._client.log_pieces(self._job_id, attempt=attempt, follow=True))
-            job = self._client.get(self._job_id)
+            pieces = self._client.log_pieces(self.job_id, attempt=self._attempt, follow=True, offset=self._offset)
+            for piece in pieces:
+                write_output(piece)
+                self._offset = piece.next
+            job = self._client.get(self.job_id)
             if job.state in ENDED:
                 return job
-            self._tell(job, attempt)
-            attempt += 1
+            self._tell(job)
+            self._attempt += 1
+            self._offset = 0
 
-    def _tell(self, job: Job, attempt: int) -> None:
+    def _tell(self, job: Job) -> None:
+        """Say how an attempt ended, and when the next one begins."""
         from msgspec import UNSET  # noqa: PLC0415 - loaded by now
 
         from queuectl_client.render.jobs import now  # noqa: PLC0415
         from queuectl_client.render.times import span  # noqa: PLC0415
 
         history = [] if job.history is UNSET else job.history
-        made = next((one for one in history if one.number == attempt), None)
+        made = next((one for one in history if one.number == self._attempt), None)
         if made is None or made.outcome is None:
             return
-        reason = made.error or (f"exit {made.exit_code}" if made.exit_code is not None else str(made.outcome))
+        if made.outcome == "interrupted":
+            remark(f"attempt {made.number} was interrupted by a shutdown; it does not count")
+            return
+        reason = made.error or (f"exit code {made.exit_code}" if made.exit_code is not None else "")
         wait = (job.run_at - now()).total_seconds()
-        remark(f"attempt {attempt} {made.outcome} ({reason})" + (f", next in {span(wait)}" if wait > 0 else ""))
+        remark(
+            f"attempt {made.number} {made.outcome}"
+            + (f": {reason}" if reason else "")
+            + (f"; next in {span(wait)}" if wait > 0 else "")
+        )
 
 
-def show_output(pieces: Any) -> int | None:
-    """Write an attempt's output to standard output as it comes.
-
-    Returns:
-        The attempt's number, None if there was none.
-    """
+def write_output(piece: JobLogs) -> None:
+    """Write a piece of an attempt's output to standard output, as it is."""
     from queuectl_client.client import output_of  # noqa: PLC0415 - loaded by now
 
-    attempt: int | None = None
-    for at, piece in enumerate(pieces):
-        attempt = piece.attempt
-        if at == 0 and piece.dropped:
-            remark("the log reached its limit: output before this was dropped")
-        sys.stdout.buffer.write(output_of(piece))
-        sys.stdout.buffer.flush()
-    return attempt
+    if piece.dropped:
+        remark("the log reached its limit: output before this was dropped")
+    sys.stdout.buffer.write(output_of(piece))
+    sys.stdout.buffer.flush()
 
 
-def _stop(client: Client, job_id: str, signals: _Signals) -> int:
-    """Cancel the job, wait until it has ended, and say what to exit with."""
+def _stop(client: Client, follower: _Follower, signals: _Signals) -> int:
+    """Cancel the job, show what it still says until it has ended, and return what to exit with."""
     from protocol.errors import ProtocolError  # noqa: PLC0415 - loaded by now
 
     own = 128 + signals.received
     try:
-        remark(f"cancelling job {job_id}; once more, and its end is not waited for")
+        remark(f"cancelling job {follower.job_id}; once more, and its end is not waited for")
         try:
-            client.cancel([job_id])
+            client.cancel([follower.job_id])
         except ProtocolError as error:
+            # It ended in this moment, or was refused before.
             if error.kind not in {"invalid_state", "not_found"}:
                 raise
-        job = client.wait([job_id])[0]
+            if error.kind == "not_found":
+                return own
+        job = follower.follow()
     except _Stopped:
-        remark(f"job {job_id} may still be running", f"`queuectl show {job_id}` tells")
+        remark(f"job {follower.job_id} may still be running", f"`queuectl show {follower.job_id}` tells")
         return own
-    return own if job.state == "cancelled" else _exit_code(job.state, job.exit_code)
+    return own if job.state == "cancelled" else _status_of(job)
 
 
 def _status_of(job: Job) -> int:

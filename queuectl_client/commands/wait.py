@@ -35,7 +35,8 @@ def wait(ctx: click.Context, session: Session, *, jobs: tuple[str, ...], timeout
     print_summaries(found, as_json=as_json)
     late = [job for job in found if job.state not in ENDED]
     if late:
-        remark(f"{len(late)} of {len(found)} jobs had not ended after {timeout:g} s")
+        which = f"job {late[0].id}" if len(late) == 1 else f"{len(late)} of {len(found)} jobs"
+        remark(f"{which} had not ended after {timeout:g} s")
     ctx.exit(0 if all(job.state == "completed" for job in found) else 1)
 
 

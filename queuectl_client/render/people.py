@@ -135,7 +135,7 @@ def _rich_table(table: Table, width: int) -> RenderableType:
         max([cell_len(column.title) if table.heading else 0, *(cell_len(row[at][0]) for row in rows)])
         for at, column in enumerate(table.columns)
     ]
-    kept = fitting(table.columns, widths, width)
+    shown = fitting(table.columns, widths, width)
     drawn = RichTable(
         box=None,
         show_header=table.heading,
@@ -144,22 +144,31 @@ def _rich_table(table: Table, width: int) -> RenderableType:
         pad_edge=False,
         collapse_padding=True,
     )
-    for at in kept:
+    for at, room in shown.items():
         column = table.columns[at]
         drawn.add_column(
             column.title,
             justify="right" if column.right else "left",
             no_wrap=not column.wrap,
             overflow="fold" if column.wrap else "ellipsis",
-            min_width=None if column.flexible else min(widths[at], width),
+            width=room,
         )
     for row in rows:
-        drawn.add_row(*(Text(row[at][0], style=row[at][1]) for at in kept))
+        drawn.add_row(*(Text(row[at][0], style=row[at][1]) for at in shown))
     return drawn
 
 
-def fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
-    """Which columns are shown on a terminal of `width` columns, each having the width that it asks for."""
+def fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> dict[int, int]:
+    """Which columns are shown on a terminal of `width` columns, and how wide.
+
+    Args:
+        columns: of the table.
+        widths: what each needs to be shown whole.
+        width: what there is for all.
+
+    Returns:
+        Places in `columns`, each with the room that it gets.
+    """
     kept = list(range(len(columns)))
 
     def needed() -> int:
@@ -172,4 +181,15 @@ def fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> lis
         if columns[last].rank == 0:
             break
         kept.remove(last)
-    return kept
+    room = {at: min(widths[at], width) for at in kept}
+    flexible = sorted((at for at in kept if columns[at].flexible), key=lambda at: widths[at])
+    left = width - GAP * (len(kept) - 1) - sum(room[at] for at in kept if not columns[at].flexible)
+    for others, at in zip(range(len(flexible) - 1, -1, -1), flexible, strict=True):
+        # What one does not need is left to those that need more.
+        room[at] = max(1, min(widths[at], left // (others + 1)))
+        left -= room[at]
+    if left < 0 and room:
+        # Even the columns that always stay are too wide together: the widest pays.
+        widest = max(room, key=lambda at: room[at])
+        room[widest] = max(1, room[widest] + left)
+    return room
