@@ -216,37 +216,83 @@ class TestOrder:
         assert store.next_due(NOW + 30) is None
         assert store.next_due(NOW - 10) == NOW - 5
 
-    def test_what_becomes_ready_later_is_not_overlooked(self, store: Store) -> None:
-        """A store may remember what it has seen; each of these must make it look again."""
-        high, _ = put(store, new_job("high", priority=9, run_at=NOW + 50), new_job("low"))
-        assert ids_in_order(store) == ["low"]
-        put(store, new_job("highest", priority=10))  # an insert above
-        assert ids_in_order(store) == ["highest", "low"]
-        assert ids_in_order(store, NOW + 50) == ["highest", "high", "low"]  # time
-        assert ids_in_order(store) == ["highest", "low"]
+    @pytest.fixture
+    def looked(self, store: Store) -> Store:
+        """Begun, with what a store may remember of a look: nothing above `low` is ready before NOW + 50."""
+        put(store, new_job("dead", priority=9), new_job("busy", priority=8))
+        dead, busy = (store.resolve(job_id)[0][0] for job_id in ("dead", "busy"))
+        bring(store, dead, JobState.DEAD)
+        bring(store, busy, JobState.PROCESSING)
+        put(store, new_job("delayed", priority=5, run_at=NOW + 50), new_job("low"))
         store.begin()
-        store.update(high, state=JobState.PENDING, attempts=0, run_at=NOW, cancelling=False, now=NOW)
-        assert lease(store) == "highest"
-        assert lease(store) == "high"  # after an update
-        assert lease(store) == "low"
-        end(store, high, 1, JobState.PENDING, outcome=Outcome.INTERRUPTED, attempts=0)
-        assert lease(store) == "high"  # after an end that gave it back
-        store.rollback()
-        assert ids_in_order(store) == ["highest", "low"]
-        store.begin()
-        store.shift_waiting(-50, NOW)
-        store.commit()
-        assert ids_in_order(store) == ["highest", "high", "low"]
+        ready = store.next_ready(NOW)
+        assert ready is not None
+        assert ready.id == "low"
+        return store
 
-    def test_an_undone_lease_is_ready_again(self, store: Store) -> None:
-        (number,) = put(store, new_job("a"))
-        store.begin()
-        store.mark()
-        store.start_attempt(number, 1, "t", "w", NOW)
-        assert store.next_ready(NOW) is None
-        store.undo()
-        assert store.next_ready(NOW) is not None
-        store.rollback()
+    def test_seen_again_after_an_insert(self, looked: Store) -> None:
+        looked.insert([new_job("new", priority=6)], NOW)
+        assert lease(looked) == "new"
+        assert lease(looked) == "low"
+        looked.rollback()
+
+    def test_seen_again_after_an_insert_that_is_delayed_less(self, looked: Store) -> None:
+        looked.insert([new_job("new", priority=6, run_at=NOW + 20)], NOW)
+        assert lease(looked, NOW + 19) == "low"
+        assert lease(looked, NOW + 20) == "new"
+        looked.rollback()
+
+    def test_seen_again_when_its_time_comes(self, looked: Store) -> None:
+        assert lease(looked, NOW + 49) == "low"
+        assert lease(looked, NOW + 50) == "delayed"
+        looked.rollback()
+
+    def test_seen_again_after_a_retry(self, looked: Store) -> None:
+        (number, _), *_ = looked.resolve("dead")
+        looked.update(number, state=JobState.PENDING, attempts=0, run_at=NOW, cancelling=False, now=NOW)
+        assert lease(looked) == "dead"
+        looked.rollback()
+
+    def test_seen_again_after_an_interruption(self, looked: Store) -> None:
+        (number, _), *_ = looked.resolve("busy")
+        end(looked, number, 1, JobState.PENDING, outcome=Outcome.INTERRUPTED, attempts=0)
+        assert lease(looked) == "busy"
+        looked.rollback()
+
+    def test_seen_again_after_a_failure(self, looked: Store) -> None:
+        (number, _), *_ = looked.resolve("busy")
+        end(looked, number, 1, JobState.FAILED, outcome=Outcome.FAILED, run_at=NOW + 2)
+        assert lease(looked, NOW + 1) == "low"
+        assert lease(looked, NOW + 2) == "busy"
+        looked.rollback()
+
+    def test_seen_again_after_a_shift(self, looked: Store) -> None:
+        looked.shift_waiting(-50.0, NOW)
+        assert lease(looked) == "delayed"
+        looked.rollback()
+
+    def test_not_seen_too_early_after_a_shift(self, looked: Store) -> None:
+        looked.shift_waiting(1000.0, NOW)
+        assert lease(looked, NOW + 999) is None
+        looked.rollback()
+
+    @pytest.mark.parametrize("by", ["undo", "rollback"])
+    def test_an_undone_lease_is_ready_again(self, looked: Store, by: str) -> None:
+        looked.rollback()
+        put(looked, new_job("high", priority=7))
+        looked.begin()
+        looked.mark()
+        assert lease(looked) == "high"
+        assert lease(looked) == "low"
+        assert lease(looked) is None
+        if by == "undo":
+            looked.undo()
+        else:
+            looked.rollback()
+            looked.begin()
+        assert lease(looked) == "high"
+        assert lease(looked) == "low"
+        looked.rollback()
 
 
 class TestResolve:

@@ -22,7 +22,10 @@ from queuectld.store.sqlite.migrations import APPLICATION_ID, Migration
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID_AT = slice(68, 72)
-_RESTORE = "restore a backup in its place, or move it away to start with an empty queue"
+_RESTORE = (
+    "move it away, with the -wal file beside it if there is one; "
+    "then put a backup in its place, or start with an empty queue"
+)
 
 
 def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
