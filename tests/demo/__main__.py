@@ -22,7 +22,7 @@ from tests.demo import scenes
 from tests.demo.stage import Stage, private_stage
 from tests.harness import ROOT
 
-PAUSE = 1.0
+PAUSE = 0.8
 """Seconds to read what a command has printed."""
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -145,8 +145,9 @@ class Stage:
         """
         return wait_for(condition, what, PATIENCE)
 
-    def expect_job(self, job_id: str, state: str, *, attempts: int, exit_code: int | None = 0) -> Job:
-        """The job, which must be in this state, after so many attempts in its whole life, with this last exit code.
+    def expect_job(self, job_id: str, state: str, *, attempts: int, exit_codes: Collection[int] = (0,)) -> Job:
+        """The job, which must be in this state, after so many attempts in its whole life, with one of these last
+        exit codes.
 
         Raises:
             WrongError: it is not so.
@@ -155,7 +156,8 @@ class Stage:
         expect(job.state == state, f"job {job_id} should be {state}, but is {job.state} ({job.error or 'no error'})")
         made = len(job.history or [])
         expect(made == attempts, f"job {job_id} should have had {attempts} attempts, but has had {made}")
-        expect(job.exit_code == exit_code, f"job {job_id} should have exit code {exit_code}, but has {job.exit_code}")
+        wanted = " or ".join(map(str, exit_codes))
+        expect(job.exit_code in exit_codes, f"job {job_id} should have exit code {wanted}, but has {job.exit_code}")
         return job
 
     def output(self, job_id: str) -> str:
