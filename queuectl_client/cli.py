@@ -46,6 +46,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "worker": Entry("worker", "worker", "Start, stop and list workers."),
         "config": Entry("config", "config", "Show and change settings."),
         "daemon": Entry("daemon", "daemon", "Start, stop and reload a daemon without systemd."),
+        "backup": Entry("backup", "backup", "Copy the queue to a file, while it works."),
         "service": Entry("service", "service", "Install queuectld as a systemd service."),
         "completion": Entry("completion", "completion", "Print the script that completes commands in a shell."),
     },

@@ -14,6 +14,8 @@ from msgspec import Struct
 from protocol.jobs import Job, JobSpec, JobState
 from protocol.messages import (
     METHODS,
+    BackupParams,
+    BackupResult,
     ConfigKeyParams,
     ConfigListResult,
     ConfigSetParams,
@@ -425,6 +427,11 @@ class Client:
     def status(self) -> StatusResult:
         """Counts of all states, the workers, the daemon."""
         result: StatusResult = self.call("status.get")
+        return result
+
+    def backup(self, path: str | Path) -> BackupResult:
+        """Have the daemon write a consistent copy of its database to a new file, at an absolute path of its machine."""
+        result: BackupResult = self.call("server.backup", BackupParams(path=str(path)))
         return result
 
     def info(self) -> ServerInfo:

@@ -197,8 +197,8 @@ def _silent(jobs: int, size: int) -> None:
 
 @contextmanager
 def _progress(descriptor: int) -> Iterator[Progress]:
-    """A bar on standard error, where that is a terminal."""
-    if not sys.stderr.isatty():
+    """A bar on standard error, where that is a terminal on which nobody types the jobs."""
+    if not sys.stderr.isatty() or os.isatty(descriptor):
         yield _silent
         return
     from rich import progress  # noqa: PLC0415 - only to draw

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from queuectl_client.client import Client
 
 
-class _Stopped(BaseException):
+class Stopped(BaseException):
     """SIGINT or SIGTERM. Not an Exception: nothing on the way up may take it for an error of its own."""
 
 
-class _Signals:
-    """Turns SIGINT and SIGTERM into _Stopped, but not while they are held."""
+class Signals:
+    """Turns SIGINT and SIGTERM into Stopped, but not while they are held."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -41,7 +41,7 @@ class _Signals:
         if self._held and not self._pending:
             self._pending = True  # a second one does not wait
             return
-        raise _Stopped
+        raise Stopped
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -62,7 +62,7 @@ class _Signals:
             self._held = False
         if self._pending:
             self._pending = False
-            raise _Stopped
+            raise Stopped
 
 
 @click.command(
@@ -100,7 +100,7 @@ def run(
     if (argv is None) == (command is None):
         raise click.UsageError("give a program after `--`, or -c COMMAND", ctx)
     spec = CommandLine(argv, command, cwd, env, clean_env).spec(**shared)
-    signals = _Signals()
+    signals = Signals()
     with session.client() as client, signals.installed():
         follower = _Follower(client, spec.id or "")
         try:
@@ -109,7 +109,7 @@ def run(
                 client.enqueue_spec(spec)
             follower.say_if_nobody_works()
             job = follower.follow()
-        except _Stopped:
+        except Stopped:
             ctx.exit(_stop(client, follower, signals))
     ctx.exit(_status_of(job))
 
@@ -179,7 +179,7 @@ def write_output(piece: JobLogs) -> None:
     sys.stdout.buffer.flush()
 
 
-def _stop(client: Client, follower: _Follower, signals: _Signals) -> int:
+def _stop(client: Client, follower: _Follower, signals: Signals) -> int:
     """Cancel the job, show what it still says until it has ended, and return what to exit with."""
     from protocol.errors import ProtocolError  # noqa: PLC0415 - loaded by now
 
@@ -195,7 +195,7 @@ def _stop(client: Client, follower: _Follower, signals: _Signals) -> int:
             if error.kind == "not_found":
                 return own
         job = follower.follow()
-    except _Stopped:
+    except Stopped:
         remark(f"job {follower.job_id} may still be running", f"`queuectl show {follower.job_id}` tells")
         return own
     return own if job.state == "cancelled" else _status_of(job)
@@ -207,9 +207,9 @@ def _status_of(job: Job) -> int:
 
     if job.state != "completed":
         remark(ended_sentence(job))
-    return _exit_code(job.state, job.exit_code)
+    return exit_status_of(job.state, job.exit_code)
 
 
-def _exit_code(state: str, exit_code: int | None) -> int:
+def exit_status_of(state: str, exit_code: int | None) -> int:
     """Never 0 for a job that did not complete."""
     return 0 if state == "completed" else exit_code or 1

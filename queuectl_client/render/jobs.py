@@ -186,6 +186,7 @@ def status_parts(status: StatusResult, now: datetime) -> list[Part]:
         parts.append(Cell("Workers: 0 active. Start some with `queuectl worker start --count 2`.", "yellow"))
     if status.workers:
         parts.append(workers_table(status.workers, now))
+    parts.append(Cell(f"Containment: {status.daemon.containment}", "dim"))
     return parts
 
 
