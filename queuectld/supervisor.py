@@ -112,6 +112,8 @@ class Handle:
     offered: bool = False
     """An attempt may be committed to it at this moment; it must not be told to exit before that is known."""
     ending: bool = False
+    hurried: bool = False
+    """What it runs, and what it may be given at this moment, is to be interrupted."""
     stopping_at: float | None = field(default=None)
     """Monotonic seconds; told to end its attempt for a shutdown, it must be gone by then."""
 
@@ -418,11 +420,12 @@ class Supervisor:
         handle.running = Running(lease.job, lease.id, lease.attempt, lease.token, now)
         log.debug("started", extra={"job": lease.id, "attempt": lease.attempt, "worker": handle.record.id})
         self._watchers.changed(lease.job)
-        if handle.retiring and self._outcome_of_lost is Outcome.INTERRUPTED:
-            self._interrupt(handle)
+        if handle.hurried:
+            handle.stopping_at = None  # that was for the attempt before
+            asyncio.get_running_loop().call_soon(self._interrupt, handle)  # after the message that carries the lease
 
     def _park(self, handle: Handle) -> None:
-        if handle.peer is None or handle.ending or handle.running is not None:
+        if handle.peer is None or handle.ending or handle.running is not None or handle.offered:
             return
         if handle.retiring:
             self._tell_exit(handle)
@@ -492,6 +495,8 @@ class Supervisor:
         worker = handle.record.id
         settings, now, chance, seen = self._settings(), self._clock.now(), random.random(), self._wakes  # noqa: S311
         low = self._disk.is_low()
+        if result.outcome is Outcome.INTERRUPTED:
+            handle.retiring = True  # also where not this daemon asked for it: a worker that got SIGTERM exits
         wants_more = not (handle.retiring or self._stopping or low)
 
         def operation(store: Store) -> tuple[Settled, Lease | None, float | None]:
@@ -560,6 +565,7 @@ class Supervisor:
 
     def _interrupt(self, handle: Handle) -> None:
         """End its attempt for a shutdown; if it does not manage to, end the worker."""
+        handle.hurried = True
         if handle.running is None or handle.stopping_at is not None:
             return
         handle.stopping_at = time.monotonic() + self._settings().kill_grace + STOP_MARGIN

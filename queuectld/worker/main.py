@@ -146,16 +146,19 @@ class Worker:
 
     def _start(self, lease: Lease) -> None:
         self._attempt = Attempt(lease, self._surroundings, self._kill_grace)
+        if self._interrupted:  # it was on its way here already
+            self._attempt.end(Outcome.INTERRUPTED, self._kill_grace)
         self._collect()
 
     def _on_signal(self) -> None:
+        # First what has ended by itself: it must not be taken for interrupted.
+        if self._attempt is not None:
+            self._attempt.step()
+            self._collect()
         if self._interrupted:
             self._exiting = True
             if self._attempt is not None:
                 self._attempt.end(Outcome.INTERRUPTED, self._kill_grace)
-        if self._attempt is not None:
-            self._attempt.step()
-            self._collect()
 
     def _collect(self) -> None:
         """Tell the outcome, if there is one."""
