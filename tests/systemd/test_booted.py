@@ -94,6 +94,13 @@ class Service:
     def finish(self, name: str) -> None:
         self.machine.run("touch", f"{SCRATCH}/{name}.go")
 
+    def assert_ran_once(self, name: str, pid: int) -> None:
+        """The job has ended by itself, and its first execution (`pid`) was its only one."""
+        self.queuectl("wait", name, status=1)
+        shown = self.show(name)
+        assert (shown["state"], shown["attempts"], shown["exit_code"]) == ("dead", 1, 7)
+        assert self.machine.sh(f"cat {SCRATCH}/{name}.pid") == str(pid)
+
     def lives(self, pid: int) -> bool:
         return self.machine.sh(f"kill -0 {pid} 2>&- && echo yes", status=None) == "yes"
 
@@ -228,14 +235,13 @@ def test_stop_ends_running_jobs_and_puts_them_back(service: Service) -> None:
 
 def test_stop_lets_a_running_job_finish_in_time(service: Service) -> None:
     service.queuectl("worker", "start", "--count", "1")
-    service.start_job("soon")
+    job = service.start_job("soon")
     service.systemctl("stop", "--no-block", "queuectld.service")
     eventually(lambda: service.state() == "deactivating", "the daemon is stopping")
     service.finish("soon")
     eventually(lambda: service.state() == "inactive", "the daemon has stopped")
     service.systemctl("start", "queuectld.service")
-    shown = service.show("soon")
-    assert (shown["state"], shown["attempts"], shown["exit_code"]) == ("dead", 1, 7)
+    service.assert_ran_once("soon", job)
 
 
 def test_a_stop_may_take_longer_than_the_unit_says_if_the_settings_do(service: Service) -> None:
@@ -260,9 +266,7 @@ def test_reload_keeps_the_process_and_the_jobs(service: Service) -> None:
     assert service.pid() == daemon
     assert service.lives(job)
     service.finish("during")
-    service.queuectl("wait", "during", status=1)
-    shown = service.show("during")
-    assert (shown["attempts"], shown["exit_code"]) == (1, 7)
+    service.assert_ran_once("during", job)
 
 
 def test_jobs_survive_a_killed_daemon_and_what_they_keep_in_tmp_too(service: Service) -> None:
@@ -280,10 +284,8 @@ def test_jobs_survive_a_killed_daemon_and_what_they_keep_in_tmp_too(service: Ser
     assert service.lives(job)
     service.finish("survivor")
     service.machine.run("touch", f"{SCRATCH}/look")
-    service.queuectl("wait", "survivor", "keeper", status=1)
-    shown = service.show("survivor")
-    assert (shown["state"], shown["attempts"], shown["exit_code"]) == ("dead", 1, 7)
-    assert service.show("keeper")["state"] == "completed"
+    service.assert_ran_once("survivor", job)
+    service.queuectl("wait", "keeper")
     assert service.queuectl("logs", "keeper") == "text\ntext"
     # And the workers are still good for the next one.
     assert service.queuectl("run", "--cwd", "/", "--", "echo", "next") == "next"
@@ -299,9 +301,7 @@ def test_a_job_that_ends_while_no_daemon_runs_keeps_its_exit_code(service: Servi
     service.finish("alone")
     eventually(lambda: not service.lives(job), "the job has ended")
     service.systemctl("restart", "queuectld.service")  # "start" would wait for the hour to pass
-    service.queuectl("wait", "alone", status=1)
-    shown = service.show("alone")
-    assert (shown["state"], shown["attempts"], shown["exit_code"]) == ("dead", 1, 7)
+    service.assert_ran_once("alone", job)
 
 
 def test_the_watchdog_replaces_a_daemon_that_hangs(service: Service) -> None:
@@ -312,8 +312,7 @@ def test_the_watchdog_replaces_a_daemon_that_hangs(service: Service) -> None:
     service.restarted(daemon)
     assert service.lives(job)
     service.finish("unhurt")
-    service.queuectl("wait", "unhurt", status=1)
-    assert service.show("unhurt")["exit_code"] == 7
+    service.assert_ran_once("unhurt", job)
 
 
 def test_a_stop_by_its_own_command_stays_a_stop_until_the_next_client(service: Service) -> None:
@@ -377,9 +376,7 @@ def test_a_daemon_of_ones_own(machine: Machine) -> None:
     service.restarted(daemon)
     assert service.lives(job)
     service.finish("mine")
-    service.queuectl("wait", "mine", status=1)
-    shown = service.show("mine")
-    assert (shown["state"], shown["attempts"], shown["exit_code"]) == ("dead", 1, 7)
+    service.assert_ran_once("mine", job)
 
     service.systemctl("disable", "--now", *UNITS)
     service.queuectl("service", "uninstall", "--user")
