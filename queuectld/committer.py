@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from protocol.errors import ProtocolError
+from queuectld import failpoints
 from queuectld.store.base import StorageError, StorageFull, Store
 
 T = TypeVar("T")
@@ -95,7 +96,9 @@ class Committer:
                 store.begin()
                 for operation, future in batch:
                     outcomes.append((future, *self._run_one(operation)))
+                failpoints.hit("commit.before")
                 store.commit()
+                failpoints.hit("commit.after")
             except StorageError as failure:
                 error = failure
                 with contextlib.suppress(StorageError):

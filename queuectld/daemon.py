@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from protocol.version import __version__
-from queuectld import handover, sdnotify, startup
+from queuectld import failpoints, handover, sdnotify, startup
 from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.context import About, Context
@@ -81,11 +81,14 @@ def run(options: Options) -> int:
     passed = [] if inherited else sdnotify.listen_fds(os.environ)
     group = startup.group_id(options.socket_group)
     if inherited is not None:
+        failpoints.hit("reexec.taken")
         lock, descriptors, umask = inherited.lock, inherited.descriptors, inherited.umask
     else:
         startup.prepare_state_dir(options.state_dir)
         lock, descriptors = startup.lock_state_dir(options.state_dir), startup.raise_descriptor_limit()
+        failpoints.hit("start.locked")
     store = open_store(options.state_dir / "queue.db")
+    failpoints.hit("start.opened")
     identity = None
     if inherited is not None:
         listener, identity = socket.socket(fileno=inherited.listener), inherited.socket_identity
@@ -95,6 +98,7 @@ def run(options: Options) -> int:
         # After the lock, so that a socket file is only ever removed by the one daemon of its state directory.
         listener = startup.listen(options.socket, group)
         identity = startup.file_identity(options.socket)
+        failpoints.hit("start.bound")
     if identity is None and group is None:
         # The file is systemd's, and so is the decision whom it lets in: SocketGroup=, SocketMode=.
         group = startup.group_of(listener)
@@ -190,9 +194,11 @@ class _Daemon:
             desired = self._options.workers
             await committer.submit(lambda store: store.set_desired_workers(desired))
         await supervisor.recover(workers, running, desired)
+        failpoints.hit("recovery.recovered")
         for descriptor, waiting in self._inherited.connections if self._inherited else []:
             await server.adopt(socket.socket(fileno=descriptor), waiting)
         server.listen(self._listener)
+        failpoints.hit("recovery.listening")
         supervisor.wake()
         background = [asyncio.ensure_future(_watchdog(context)), asyncio.ensure_future(retention.run())]
         if self._unclean:
@@ -206,6 +212,7 @@ class _Daemon:
         if ending is Ending.STOP:
             await self._stop(context, server)
         elif ending is Ending.REEXECUTE:
+            failpoints.hit("reexec.asked")
             sdnotify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=re-executing")
             await server.quiesce(QUIESCE)
         for task in background:
@@ -224,7 +231,9 @@ class _Daemon:
         if ending is not Ending.STORAGE_FAILED:
             self._store.close()
         if ending is Ending.STOP:
+            failpoints.hit("stop.closed")
             _running_mark(self._options.state_dir).unlink(missing_ok=True)
+            failpoints.hit("stop.clean")
         return ending
 
     async def _check_integrity(self, readers: Readers) -> None:
@@ -251,10 +260,13 @@ class _Daemon:
             "STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(patience * 1_000_000)}", "STATUS=waiting for running attempts"
         )
         log.info("stopping")
+        failpoints.hit("stop.asked")
         context.stopping = True
         context.watchers.all_changed()  # those who wait are told that the daemon goes
         await context.supervisor.stop(self._skip)
+        failpoints.hit("stop.workers")
         await server.quiesce(QUIESCE)
+        failpoints.hit("stop.answered")
         log.info("stopped")
 
     # --- signals --------------------------------------------------------------------------------------------------
@@ -296,6 +308,7 @@ class _Daemon:
 
     def reexecute(self) -> None:
         """Replace this program by the one that is installed now: same PID, same sockets. Does not return."""
+        failpoints.hit("reexec.quiet")
         log.info("re-executing")
         # A signal that comes between here and the successor's handlers must wait: by default it would end the process.
         signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)

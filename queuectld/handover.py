@@ -11,6 +11,8 @@ from collections.abc import MutableMapping
 
 import msgspec
 
+from queuectld import failpoints
+
 VARIABLE = "QUEUECTLD_HANDOVER"
 
 
@@ -47,6 +49,7 @@ def take_over(environ: MutableMapping[str, str]) -> Handover | None:
     given = environ.pop(VARIABLE, "")
     if not given.isdecimal():
         return None
+    failpoints.hit("reexec.executed")
     memory = int(given)
     size = os.fstat(memory).st_size
     handover = msgspec.json.decode(os.pread(memory, size, 0), type=Handover)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from protocol.errors import ProtocolError
 from protocol.jobs import JobState
-from queuectld import operations
+from queuectld import failpoints, operations
 from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.core import retention
@@ -102,6 +102,7 @@ class Retention:
         deleted = await self._committer.submit(
             lambda store: operations.remove_ended(store, numbers, state, ended_before)
         )
+        failpoints.hit("retention.committed")
         await asyncio.to_thread(remove_logs, self._state_dir, deleted)
         if deleted:
             log.debug("removed old jobs", extra={"state": state.value, "count": len(deleted)})

@@ -42,7 +42,7 @@ from protocol.messages import (
     WorkerConfig,
     WorkerExit,
 )
-from queuectld import operations
+from queuectld import failpoints, operations
 from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.core import leases, pool
@@ -206,6 +206,7 @@ class Supervisor:
         by_worker = {attempt.worker: attempt for attempt in running}
         known = {worker.id for worker in workers}
         gone = [record for record in workers if not self._adopt(record, by_worker.get(record.id))]
+        failpoints.hit("recovery.adopted")
         # An attempt whose worker is not recorded can't be: the worker is recorded first. Should it be all the same,
         # it must not stay `processing` for ever.
         gone += [
@@ -214,6 +215,7 @@ class Supervisor:
             if attempt.worker not in known
         ]
         for record in gone:
+            failpoints.hit("recovery.settling")
             if record.boot_id == self._boot_id:
                 handle = Handle(record, -1, 0.0, running=_running(by_worker.get(record.id)))
                 self._handles[record.id] = handle
@@ -387,6 +389,7 @@ class Supervisor:
                 if lease is None:
                     return given, store.next_due(now)
                 given.append(lease)
+                failpoints.hit("lease.chosen")
             return given, None
 
         self._dispatching = True
@@ -399,6 +402,8 @@ class Supervisor:
                 due: float | None = self._clock.now() + 1.0  # the disk is full or failing: look again, but not at once
             else:
                 given, due = future.result()
+                if given:
+                    failpoints.hit("lease.committed")
             for handle in offered:
                 handle.offered = False
             for handle, lease in zip(offered, given, strict=False):
@@ -471,6 +476,7 @@ class Supervisor:
         # From here on without a pause, and the orders after the answer: a worker must hear that it is attached first.
         asyncio.get_running_loop().call_soon(self._repeat_orders, handle, cancelling)
         settings = self._settings()
+        failpoints.hit("attach.done")
         return AttachResult(
             heartbeat_interval=settings.heartbeat_interval, kill_grace=settings.kill_grace, lease=lease, stale=stale
         )
@@ -502,10 +508,13 @@ class Supervisor:
         def operation(store: Store) -> tuple[Settled, Lease | None, float | None]:
             settled = operations.finish(store, worker, result, settings, now, chance)
             lease = operations.lease(store, worker, settings, now) if wants_more else None
+            failpoints.hit("finish.settled")
             return settled, lease, None if lease else store.next_due(now)
 
+        failpoints.hit("finish.asked")
         try:
             settled, lease, due = await self._committer.submit(operation)
+            failpoints.hit("finish.committed")
         except ProtocolError as refusal:
             if refusal.kind == "conflict" and (handle.running is None or handle.running.token == result.token):
                 handle.running = None
@@ -625,15 +634,19 @@ class Supervisor:
                 give_up=self._give_up.is_set,
             )
 
+        failpoints.hit("lost.noticed")
         try:
             proven = await asyncio.get_running_loop().run_in_executor(self._undertakers, end)
         except RuntimeError:
             return  # the pool is closed: the daemon ends, and its successor goes on with this
         if not proven:
             return
+        failpoints.hit("lost.proven")
         with contextlib.suppress(ProtocolError):
             await self._settle(record.id, lost_as or self._outcome_of_lost)
+        failpoints.hit("lost.cleared")
         lock.unlink(missing_ok=True)
+        failpoints.hit("lost.unlocked")
         if handle.pidfd >= 0:
             os.close(handle.pidfd)
             handle.pidfd = -1
@@ -651,9 +664,12 @@ class Supervisor:
             return exit_records.read(self._state_dir, job, attempt)
 
         def operation(store: Store) -> list[Settled]:
-            return operations.settle_worker(store, worker, lost_as, record_of, settings, now, chance)
+            settled = operations.settle_worker(store, worker, lost_as, record_of, settings, now, chance)
+            failpoints.hit("lost.settled")
+            return settled
 
         settled = await self._committer.submit(operation)
+        failpoints.hit("lost.committed")
         for job, attempt in read:  # only now, when what they said is on disk
             exit_records.remove(self._state_dir, job, attempt)
         for job_end in settled:

@@ -7,7 +7,7 @@ import asyncio
 from protocol.errors import ProtocolError
 from protocol.jobs import JobState
 from protocol.messages import CountResult, DlqListParams, DlqPurgeParams, DlqRetryParams, JobListParams, JobPage
-from queuectld import operations
+from queuectld import failpoints, operations
 from queuectld.context import Context
 from queuectld.handlers import jobs
 from queuectld.logs import remove_logs
@@ -68,6 +68,7 @@ async def purge(context: Context, _peer: Peer, params: DlqPurgeParams) -> CountR
 
 
 async def _purged(context: Context, deleted: list[Deleted]) -> int:
+    failpoints.hit("purge.committed")
     await asyncio.to_thread(remove_logs, context.about.state_dir, deleted)
     for job in deleted:
         context.watchers.changed(job.number)

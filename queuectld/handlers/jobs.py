@@ -17,9 +17,9 @@ from protocol.messages import (
     JobSummaries,
     JobWaitParams,
 )
-from queuectld import operations
+from queuectld import failpoints, operations
 from queuectld.context import Context
-from queuectld.store.base import JobRecord, Reader
+from queuectld.store.base import JobRecord, Reader, Store
 from queuectld.supervisor import Peer
 
 
@@ -27,7 +27,15 @@ async def enqueue(context: Context, _peer: Peer, params: EnqueueParams) -> Enque
     context.refuse_when_stopping()
     context.disk.check()
     settings, now = context.settings, context.clock.now()
-    ids = await context.committer.submit(lambda store: operations.enqueue(store, params.jobs, settings, now))
+
+    def operation(store: Store) -> list[str]:
+        ids = operations.enqueue(store, params.jobs, settings, now)
+        failpoints.hit("enqueue.inserted")
+        return ids
+
+    failpoints.hit("enqueue.asked")
+    ids = await context.committer.submit(operation)
+    failpoints.hit("enqueue.committed")
     for run_at in _run_times(params.jobs, now):
         context.supervisor.wake(run_at)
     return EnqueueResult(ids=ids)
@@ -73,7 +81,14 @@ async def page(context: Context, params: JobListParams) -> JobPage:
 
 async def cancel(context: Context, _peer: Peer, params: JobIdsParams) -> JobSummaries:
     now = context.clock.now()
-    cancelled = await context.committer.submit(lambda store: operations.cancel(store, params.ids, now))
+
+    def operation(store: Store) -> list[operations.Cancelled]:
+        cancelled = operations.cancel(store, params.ids, now)
+        failpoints.hit("cancel.marked")
+        return cancelled
+
+    cancelled = await context.committer.submit(operation)
+    failpoints.hit("cancel.committed")
     for one in cancelled:
         context.watchers.changed(one.job.number)
         context.retention.notice()

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from protocol.messages import AttemptResult
+from queuectld import failpoints
 
 _decoder = msgspec.json.Decoder(AttemptResult)
 
@@ -27,10 +28,13 @@ def write(state_dir: Path, result: AttemptResult) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, msgspec.json.encode(result))
+        failpoints.hit("worker.record.written")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    failpoints.hit("worker.record.synced")
     temporary.rename(path)
+    failpoints.hit("worker.record.renamed")
     # The rename is on disk only when the directory is.
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

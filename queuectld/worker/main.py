@@ -34,6 +34,7 @@ from protocol.messages import (
     WorkerConfig,
 )
 from protocol.paths import MAX_SOCKET_PATH
+from queuectld import failpoints
 from queuectld.worker import cgroups, containment, exit_records
 from queuectld.worker.runner import Attempt, Surroundings, clean_environment
 
@@ -145,6 +146,7 @@ class Worker:
     # --- the attempt --------------------------------------------------------------------------------------------
 
     def _start(self, lease: Lease) -> None:
+        failpoints.hit("worker.leased")
         self._attempt = Attempt(lease, self._surroundings, self._kill_grace)
         if self._interrupted:  # it was on its way here already
             self._attempt.end(Outcome.INTERRUPTED, self._kill_grace)
@@ -166,6 +168,7 @@ class Worker:
             return
         self._untold, self._attempt = self._attempt.result, None
         self._recorded = False
+        failpoints.hit("worker.ended")
         if self._attached:
             self._tell(self._untold)
         else:
@@ -173,7 +176,9 @@ class Worker:
 
     def _tell(self, result: AttemptResult) -> None:
         self._answer_due = time.monotonic() + ANSWER_PATIENCE
+        failpoints.hit("worker.telling")
         self._call("worker.finish", FinishParams(ended=result))
+        failpoints.hit("worker.told")
 
     def _record(self) -> None:
         """Make sure that the outcome outlives this process, now that the daemon can't be told at once."""
@@ -182,13 +187,16 @@ class Worker:
         try:
             exit_records.write(self._state_dir, self._untold)
             self._recorded = True
+            failpoints.hit("worker.recorded")
         except OSError as error:
             _say(f"worker {self._id}: can't write the exit record of an attempt, still trying to tell it: {error}")
 
     def _told(self) -> None:
         """The outcome is committed, or nobody wants it: either way it is not this worker's any more."""
         if self._untold is not None and self._recorded:
+            failpoints.hit("worker.confirmed")
             exit_records.remove(self._state_dir, self._untold.job, self._untold.attempt)
+            failpoints.hit("worker.cleared")
         self._untold = None
         self._answer_due = None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from protocol.jobs import Outcome
 from protocol.messages import AttemptResult, Lease
+from queuectld import failpoints
 from queuectld.worker import cgroups, containment
 from queuectld.worker.limited_log import LimitedLog
 
@@ -120,6 +121,7 @@ class Attempt:
         except FileNotFoundError:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             log = os.open(path, flags, 0o600)
+        failpoints.hit("worker.spawning")
         try:
             # Without preexec_fn this is vfork and exec: the cost does not grow with this process.
             with self._group_entered(around):
@@ -136,6 +138,7 @@ class Attempt:
         except BaseException:
             os.close(log)
             raise
+        failpoints.hit("worker.spawned")
         if lease.log_max_bytes:
             self._log = LimitedLog(log, lease.log_max_bytes)
         else:

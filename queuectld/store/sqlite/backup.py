@@ -7,6 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from queuectld import failpoints
 from queuectld.store.base import StorageError, StorageFull
 from queuectld.store.sqlite.connection import open_raw, open_reader
 from queuectld.store.sqlite.errors import translate
@@ -34,6 +35,7 @@ def write_backup(source: Path, target: Path) -> None:
         create_private(temporary)
         _copy(source, temporary)
         fsync(temporary)
+        failpoints.hit("backup.copied")
         temporary.rename(target)
         fsync(target.absolute().parent)
     except sqlite3.Error as error:
