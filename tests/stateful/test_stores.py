@@ -311,4 +311,4 @@ def everything(reader: Reader) -> list[object]:
 
 
 TestStores = Stores.TestCase
-TestStores.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestStores.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
