@@ -101,15 +101,22 @@ class Shell:
             os.killpg(self._bash.pid, signal.SIGKILL)
         self._bash.wait()
 
-    def left(self) -> list[int]:
-        """PIDs of what still runs."""
+    def left(self) -> list[str]:
+        """Command lines of what still runs."""
+        found = []
+        for pid in self._processes():
+            with contextlib.suppress(OSError):  # it has ended in this moment
+                found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+        return found
+
+    def _processes(self) -> list[int]:
         return processes_with(str(self.directory))
 
     def clean_up(self) -> None:
         """End everything that still runs, however it is."""
 
         def end_all() -> bool:
-            left = self.left()
+            left = self._processes()
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -29,6 +29,8 @@ from tests.docs.page import Block, Example, agrees, anchors, examples, names, re
 from tests.docs.shell import Shell
 from tests.harness import PATIENCE, ROOT, wait_for
 
+pytestmark = pytest.mark.timeout(300)  # the first test waits for the whole tour
+
 README = ROOT / "README.md"
 BLOCKS = read_blocks(README)
 RUN = [block for block in BLOCKS if block.language in {"console", "python"}]
@@ -51,7 +53,7 @@ class Tour:
     Attributes:
         faults: of a block (by its line): what it printed otherwise than the page says.
         skipped: of a block: the tool that is not there.
-        left: processes that were left behind.
+        left: command lines of processes that were left behind.
     """
 
     def __init__(self, shell: Shell) -> None:
@@ -59,7 +61,7 @@ class Tour:
         self._names: dict[str, str] = {}  # an id as the page shows it: what it is today
         self.faults: dict[int, list[str]] = {}
         self.skipped: dict[int, str] = {}
-        self.left: list[int] = []
+        self.left: list[str] = []
 
     def go(self) -> None:
         for block in RUN:
@@ -84,7 +86,7 @@ class Tour:
 
         if LOOKS.match(example.command):
             try:
-                wait_for(look, "it", patience=10)
+                wait_for(look, "it", patience=20)
             except AssertionError:
                 return _difference(example, seen)
         elif not look():
@@ -239,6 +241,13 @@ def test_every_command_has_a_section(name: str) -> None:
     assert f"\n### {name}\n" in README.read_text()
 
 
+@pytest.mark.parametrize(
+    "option", [option.name for option in queuectld.params if option.name not in {"version", "help"}]
+)
+def test_every_option_of_the_daemon_is_told_with_its_variable(option: str) -> None:
+    assert f"`QUEUECTL_{option.upper()}`" in README.read_text()
+
+
 # --- tables and the diagram -----------------------------------------------------------------------------------------
 
 
@@ -262,7 +271,7 @@ def test_the_table_of_settings_is_the_code() -> None:
 
 
 def _figure(value: float) -> str:
-    return f"{value:,.15g}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.15g}"
 
 
 def test_the_table_of_errors_is_the_code() -> None:
