@@ -560,6 +560,46 @@ class TestBackup:
         assert [path.name for path in directory.iterdir()] == ["copy.db"]
 
 
+class TestSnapshots:
+    """A commit that falls between the statements of one read: that read tells of the moment before, all through."""
+
+    def test_a_job_and_its_history(self, sqlite: SqliteStore) -> None:
+        (number,) = put(sqlite, new_job("a"))
+        reader = sqlite.reader()
+        came_between: list[str] = []
+
+        def between(statement: str) -> None:
+            if "FROM attempts" in statement and not came_between:
+                came_between.append(statement)
+                bring(sqlite, number, JobState.DEAD)
+
+        reader._db._raw.set_trace_callback(between)
+        job = reader.job(number)
+        assert job is not None
+        assert (job.state, job.history) == (JobState.PENDING, [])
+        assert came_between
+        job = reader.job(number)
+        assert job is not None
+        assert job.state is JobState.DEAD
+        reader.close()
+
+    def test_an_id_and_a_prefix(self, sqlite: SqliteStore) -> None:
+        put(sqlite, new_job("ab"))
+        reader = sqlite.reader()
+        came_between: list[str] = []
+
+        def between(statement: str) -> None:
+            if "LIMIT 3" in statement and not came_between:
+                came_between.append(statement)
+                put(sqlite, new_job("a"))
+
+        reader._db._raw.set_trace_callback(between)
+        assert [job_id for _, job_id in reader.resolve("a")] == ["ab"]
+        assert came_between
+        assert [job_id for _, job_id in reader.resolve("a")] == ["a"]
+        reader.close()
+
+
 class TestBounds:
     def test_two_readers_while_it_is_written(self, sqlite: SqliteStore, tmp_path: Path) -> None:
         """Every snapshot is of one moment, and the log does not grow with the number of commits."""
