@@ -36,6 +36,7 @@ class Context:
     Attributes:
         settings: those in force; replaced as a whole after a change is committed.
         stopping: a stop was asked for: nothing new is taken.
+        stopped: and all attempts have ended: nothing will happen any more that could be waited for.
     """
 
     about: About
@@ -48,6 +49,16 @@ class Context:
     retention: Retention
     settings: Settings
     stopping: bool = False
+    stopped: bool = False
+
+    def refuse_when_stopped(self) -> None:
+        """For who waits: until then, what runs may still end.
+
+        Raises:
+            ProtocolError: `shutting_down`.
+        """
+        if self.stopped:
+            self.refuse_when_stopping()
 
     def refuse_when_stopping(self) -> None:
         """

@@ -234,7 +234,19 @@ class _Daemon:
             failpoints.hit("stop.closed")
             _running_mark(self._options.state_dir).unlink(missing_ok=True)
             failpoints.hit("stop.clean")
+        if ending is Ending.REEXECUTE:
+            await self._hold_back_signals()
         return ending
+
+    async def _hold_back_signals(self) -> None:
+        """From here on a signal waits for the successor's handlers: by default it would end the process, or be lost."""
+        # Blocking holds for this thread only, so it must be the last one.
+        await asyncio.get_running_loop().shutdown_default_executor()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+        for _ in range(3):  # the loop reads what came before this, queues the handler, runs it
+            await asyncio.sleep(0)
+        if self._skip.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)  # a stop that was asked for meanwhile is the successor's to carry out
 
     async def _check_integrity(self, readers: Readers) -> None:
         """After an unclean stop, beside the work: SQLite survives those, the hardware below it not always."""
@@ -262,10 +274,11 @@ class _Daemon:
         log.info("stopping")
         failpoints.hit("stop.asked")
         context.stopping = True
-        context.watchers.all_changed()  # those who wait are told that the daemon goes
         await context.supervisor.stop(self._skip)
+        context.stopped = True
+        context.watchers.all_changed()  # those who still wait are told that the daemon goes
         failpoints.hit("stop.workers")
-        await server.quiesce(QUIESCE)
+        await server.quiesce(QUIESCE, answer_waits=True)
         failpoints.hit("stop.answered")
         log.info("stopped")
 
@@ -275,7 +288,7 @@ class _Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
-        # Held back since before the exec, if there was one: see reexecute.
+        # Held back since before the exec, if there was one.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
 
     def _on_stop(self) -> None:
@@ -310,8 +323,6 @@ class _Daemon:
         """Replace this program by the one that is installed now: same PID, same sockets. Does not return."""
         failpoints.hit("reexec.quiet")
         log.info("re-executing")
-        # A signal that comes between here and the successor's handlers must wait: by default it would end the process.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
         handover.pass_on(
             handover.Handover(
                 lock=self._lock,

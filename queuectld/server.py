@@ -35,6 +35,9 @@ ABORT_UNREAD = 64 * 1024 * 1024
 ACCEPT_AT_ONCE = 100
 """Connections taken in before others are served again."""
 
+QUIESCE_LOOK = 0.05
+"""Seconds between two looks whether all answers have been read, while everything else has come to rest."""
+
 ACCEPT_PAUSE = 0.2
 """Seconds without taking in connections after the kernel had no room for one."""
 
@@ -137,24 +140,25 @@ class Server:
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(lambda: Connection(self, waiting), peer)
 
-    async def quiesce(self, seconds: float) -> None:
-        """Take in nobody, stop reading, and answer what was asked, except for what waits for something to happen."""
+    async def quiesce(self, seconds: float, *, answer_waits: bool = False) -> None:
+        """Take in nobody, stop reading, answer what was asked; what waits for something to happen only if told to."""
         self._stop_accepting()
         if self._arriving:
             await asyncio.wait(self._arriving)
         for connection in self.connections:
             connection.stop_reading()
         deadline = asyncio.get_running_loop().time() + seconds
-        while any(connection.is_working for connection in self.connections):
+        while any(connection.is_working or (answer_waits and connection.is_asked) for connection in self.connections):
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 break
             self.idle.clear()
             try:
-                async with asyncio.timeout(left):
+                # Nothing tells when a peer has read its last answer.
+                async with asyncio.timeout(min(left, QUIESCE_LOOK)):
                     await self.idle.wait()
             except TimeoutError:
-                break
+                continue
 
     def close(self) -> None:
         """Take in nobody and drop every connection, what was written to them going out first."""
@@ -350,18 +354,17 @@ class Connection(asyncio.Protocol):
         busy = any(method not in LONG_WAITS for method, _ in self._tasks.values())
         return busy or self._transport.get_write_buffer_size() > 0
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether any answer is due."""
+        return bool(self._tasks)
+
     def hand_over(self) -> tuple[int, bytes] | None:
         """The descriptor, and what a successor has to read first: requests not answered, then what was read of others.
 
         None for a worker (it attaches again) and for a peer that has not read its answers.
         """
-        if (
-            self._transport is None
-            or self.worker is not None
-            or self._transport.is_closing()
-            or self.is_working
-            or self._said_all
-        ):
+        if self._transport is None or self.worker is not None or self._transport.is_closing() or self.is_working:
             return None
         lines = [line for _, line in self._tasks.values()]
         lines += [line for line in self._backlog if line is not None]

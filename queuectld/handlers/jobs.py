@@ -119,7 +119,7 @@ async def wait(context: Context, _peer: Peer, params: JobWaitParams) -> JobSumma
                 records = [_still_there(then, now) for then, now in zip(records, current, strict=True)]
                 if all(operations.is_ended(record.state) for record in records):
                     break
-                context.refuse_when_stopping()
+                context.refuse_when_stopped()
                 await changed.wait()
     except TimeoutError:
         pass  # the answer tells what the states are

@@ -34,7 +34,7 @@ async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
             if attempt is None:
                 if not params.follow or operations.is_ended(job.state):
                     return JobLogs(attempt=None, offset=0, next=0, end=True, text="")
-                context.refuse_when_stopping()
+                context.refuse_when_stopped()
                 await changed.wait()
                 continue
             path = log_path(context.about.state_dir, number, attempt.number)
@@ -51,7 +51,7 @@ async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
             end = attempt.outcome is not None and piece.at_end
             if piece.data or end or not params.follow:
                 return _answer(attempt.number, piece, end=end, raw=params.base64)
-            context.refuse_when_stopping()
+            context.refuse_when_stopped()
             if watch is not None:
                 await changed.wait()
                 await asyncio.sleep(GATHER)
