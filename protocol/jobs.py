@@ -208,6 +208,7 @@ def spec_decoder() -> msgspec.json.Decoder[JobSpec]:
 
 
 _content_encoder = msgspec.json.Encoder(order="deterministic")
+_CONTENT_FIELDS = [(field.name, field.default) for field in msgspec.structs.fields(JobSpec) if field.name != "id"]
 
 
 def content(spec: JobSpec) -> bytes:
@@ -217,8 +218,8 @@ def content(spec: JobSpec) -> bytes:
     that later versions add, with a default, leave the content of today's specs as it is.
     """
     given = {}
-    for field in msgspec.structs.fields(spec):
-        value = getattr(spec, field.name)
-        if field.name != "id" and value != field.default:
-            given[field.name] = value + 0.0 if isinstance(value, float) else value  # + 0.0 makes 0 of -0
+    for name, default in _CONTENT_FIELDS:
+        value = getattr(spec, name)
+        if value != default:
+            given[name] = value + 0.0 if isinstance(value, float) else value  # + 0.0 makes 0 of -0
     return _content_encoder.encode(given)

@@ -263,7 +263,7 @@ class _Daemon:
         if findings:
             self._storage_failed(StorageFailed(f"the database is damaged: {'; '.join(findings)}"))
         else:
-            log.info("the database is whole")
+            log.info("no damage found in the database")
 
     async def _stop(self, context: Context, server: Server) -> None:
         # systemd's own patience (TimeoutStopSec=) knows nothing of the settings.
