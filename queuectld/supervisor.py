@@ -203,6 +203,7 @@ class Supervisor:
         self._desired = desired
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
         self._reap()
+        self._sweep(workers, running)
         by_worker = {attempt.worker: attempt for attempt in running}
         known = {worker.id for worker in workers}
         gone = [record for record in workers if not self._adopt(record, by_worker.get(record.id))]
@@ -224,6 +225,15 @@ class Supervisor:
                 await self._settle(record.id, Outcome.LOST)  # another boot: no process of it can be left
         self._check_silence_later(self._settings().heartbeat_timeout)
         self._fill_pool()
+
+    def _sweep(self, workers: list[WorkerRecord], running: list[RunningAttempt]) -> None:
+        """Remove files that nobody will ask for: their owners were killed when they were of no use any more."""
+        exit_records.keep_only(self._state_dir, {(attempt.job.number, attempt.number) for attempt in running})
+        # A daemon killed between the start of a worker and its record leaves one that no successor knows.
+        known = {worker.id for worker in workers}
+        for lock in (self._state_dir / "workers").glob("*.lock"):
+            if lock.stem not in known and containment.lock_is_free(lock):
+                lock.unlink(missing_ok=True)
 
     def _adopt(self, record: WorkerRecord, attempt: RunningAttempt | None) -> bool:
         if record.boot_id != self._boot_id:
@@ -465,8 +475,14 @@ class Supervisor:
         if params.running is not None:
             stale = handle.running is None or handle.running.ref != params.running
         elif params.ended is not None:
-            with contextlib.suppress(ProtocolError):  # settled already, from its exit record: nothing to add
+            try:
                 lease = (await self.finish(peer, params.ended)).lease
+            except ProtocolError as refusal:
+                # A conflict: settled already, nothing to add. Anything else: not stored, and the worker must keep it.
+                if refusal.kind != "conflict":
+                    raise
+            # By the worker too; but it may be killed before it hears that.
+            exit_records.remove(self._state_dir, params.ended.job, params.ended.attempt)
         if handle.running is not None and not stale:
             cancelling, again = await self._committer.submit(_orders_of(handle.running, self._settings()))
             if params.running is None and lease is None:
@@ -683,11 +699,18 @@ class Supervisor:
             self.wake(settled.run_at)
 
     def _orphans(self, table: dict[int, containment.Process]) -> list[int]:
-        """Children of this process that are no workers: what dead workers left. Called by the undertakers' threads."""
-        me = os.getpid()
+        """Children of this process that are no workers: what dead workers left. Called by the undertakers' threads.
+
+        What this process starts for itself is in its session, which nobody can join who was started by a worker.
+        """
+        me, session = os.getpid(), os.getsid(0)
         with self._spawning:
             workers = set(self._worker_pids)
-        return [entry.pid for entry in table.values() if entry.parent == me and entry.pid not in workers]
+        return [
+            entry.pid
+            for entry in table.values()
+            if entry.parent == me and entry.session != session and entry.pid not in workers
+        ]
 
     def _reap(self) -> None:
         """Collect every dead child: workers, and orphans of dead workers, which come to this process as a subreaper."""

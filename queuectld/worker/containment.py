@@ -35,6 +35,7 @@ class Process(NamedTuple):
     pid: int
     state: str
     parent: int
+    session: int
     start_ticks: int
 
 
@@ -65,7 +66,7 @@ def process(pid: int) -> Process | None:
         raise
     # The command's name stands in parentheses and may itself hold any byte: what follows the last one counts.
     fields = line[line.rindex(b")") + 2 :].split()
-    return Process(pid, fields[0].decode(), int(fields[1]), int(fields[19]))
+    return Process(pid, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
 
 
 def processes() -> dict[int, Process]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from protocol.messages import AttemptResult
 from queuectld import failpoints
 
+_UNFINISHED = ".tmp"
 _decoder = msgspec.json.Decoder(AttemptResult)
 
 
@@ -24,7 +26,7 @@ def write(state_dir: Path, result: AttemptResult) -> None:
         OSError: the disk is full or failed.
     """
     path = path_of(state_dir, result.job, result.attempt)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(_UNFINISHED)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, msgspec.json.encode(result))
@@ -52,5 +54,15 @@ def read(state_dir: Path, job: int, attempt: int) -> AttemptResult | None:
 
 
 def remove(state_dir: Path, job: int, attempt: int) -> None:
-    """Forget it, once the outcome is committed or refused."""
-    path_of(state_dir, job, attempt).unlink(missing_ok=True)
+    """Forget it, whole or not, once the outcome is committed or refused."""
+    path = path_of(state_dir, job, attempt)
+    path.unlink(missing_ok=True)
+    path.with_suffix(_UNFINISHED).unlink(missing_ok=True)
+
+
+def keep_only(state_dir: Path, wanted: Collection[tuple[int, int]]) -> None:
+    """Forget those of all attempts but `wanted`, (job, attempt) each."""
+    stems = {path_of(state_dir, job, attempt).stem for job, attempt in wanted}
+    for path in (state_dir / "exits").iterdir():
+        if path.stem not in stems:
+            path.unlink(missing_ok=True)

@@ -406,4 +406,6 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, lambda _number, _frame: worker.interrupt())
     signal.signal(signal.SIGINT, lambda _number, _frame: None)  # not SIG_IGN, which jobs would inherit
     worker.run()
+    # Nothing of it is left that the lock could speak for. The daemon removes the locks of those who were killed.
+    (Path(state_dir) / "workers" / f"{worker_id}.lock").unlink(missing_ok=True)
     sys.exit(0)

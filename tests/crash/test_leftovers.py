@@ -1,0 +1,51 @@
+"""What the killed leave behind is found and removed; what lives is left alone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Daemon, wait_for
+
+
+def test_a_reload_is_not_disturbed_by_the_end_of_a_dead_workers_tree(pool: Daemon) -> None:
+    """Found by the kill storm: the check of the successor, a child of the daemon, was ended as an orphan."""
+    workers = pool.workers()
+    os.kill(pool.pid, signal.SIGHUP)
+    # The check takes a Python's start: while it goes on, one tree after the other is ended.
+    for worker in workers:
+        os.kill(worker["pid"], signal.SIGKILL)
+    wait_for(lambda: pool.call("server.info")["generation"] == 1, "the daemon to be re-executed")
+    assert "not re-executed" not in pool.log.read_text()
+
+
+@pytest.mark.parametrize("name", ["exits/7.1.json", "exits/7.1.tmp", "workers/w7.lock"])
+def test_a_start_removes_what_the_killed_have_left(make_daemon: Callable[..., Daemon], name: str) -> None:
+    daemon = make_daemon().start()
+    daemon.kill()
+    stale = daemon.state_dir / name
+    stale.write_text("{")
+    daemon.start()
+    assert not stale.exists()
+
+
+def test_a_start_leaves_a_lock_alone_that_somebody_holds(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon().start()
+    daemon.kill()
+    path = daemon.state_dir / "workers" / "w7.lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        daemon.start()
+        assert path.exists()
+
+
+def test_workers_and_attempts_that_end_in_order_leave_no_files(pool: Daemon) -> None:
+    pool.wait_state(pool.enqueue("true"), "completed")
+    assert pool.stop() == 0
+    left: list[Path] = [*(pool.state_dir / "workers").iterdir(), *(pool.state_dir / "exits").iterdir()]
+    assert left == []
