@@ -51,8 +51,10 @@ def client_sockets(environ: Mapping[str, str]) -> list[Path]:
     return [user_socket(), SYSTEM_SOCKET]
 
 
-def config_file() -> Path:
-    """The daemon's config file, if --config names no other."""
+def config_file(environ: Mapping[str, str]) -> Path:
+    """The daemon's config file, if --config names no other: systemd's directory for it, else the user's."""
+    if given := environ.get("CONFIGURATION_DIRECTORY"):
+        return Path(given.split(":")[0]) / "queuectld.toml"
     import platformdirs  # noqa: PLC0415 - as above
 
     return Path(platformdirs.user_config_dir("queuectl")) / "queuectld.toml"

@@ -12,10 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from protocol.errors import ProtocolError
     from queuectl_client.client import Client
     from queuectl_client.errors import ClientError, NoDaemon
 
-__all__ = ["Client", "ClientError", "NoDaemon"]
+__all__ = ["Client", "ClientError", "NoDaemon", "ProtocolError"]
 
 
 def __getattr__(name: str) -> Any:
@@ -28,4 +29,8 @@ def __getattr__(name: str) -> Any:
         from queuectl_client import errors  # noqa: PLC0415 - as above
 
         return getattr(errors, name)
+    if name == "ProtocolError":
+        from protocol.errors import ProtocolError  # noqa: PLC0415 - as above
+
+        return ProtocolError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

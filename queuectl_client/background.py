@@ -20,6 +20,7 @@ READY_SECONDS = 120.0
 """A daemon that recovers a large queue after a crash takes its time, but not that long."""
 LOG_TAIL = 4096
 """Bytes of the log among which the reason for an early end is looked for."""
+HINT = "hint: "
 
 
 def start(socket: Path | None, state_dir: Path | None, options: Sequence[str]) -> tuple[ServerInfo, bool]:
@@ -63,7 +64,7 @@ def start(socket: Path | None, state_dir: Path | None, options: Sequence[str]) -
             info = _ask(listening)
             if info is not None:
                 return _same(info, listening, state_dir), False
-            raise ClientError(_reason(log, begin, process.returncode), f"its log is {log}")
+            raise _failure(log, begin, process.returncode)
         time.sleep(LOOK_SECONDS)
     raise ClientError(f"the daemon (PID {process.pid}) is not ready after {READY_SECONDS:g} s", f"its log is {log}")
 
@@ -89,6 +90,13 @@ def _same(running: ServerInfo, listening: Path, state_dir: Path | None) -> Serve
 def _log_file(state: Path) -> Path:
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = state.stat().st_uid
+        if owner != os.geteuid():
+            # The daemon says so too, but then root would have left a log in somebody's directory.
+            raise ClientError(
+                f"the state directory {state} belongs to another user (UID {owner})",
+                "start the daemon as that user, or give --state-dir another directory",
+            )
         log = state / "daemon.log"
         os.close(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
     except OSError as error:
@@ -116,10 +124,13 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _reason(log: Path, begin: int, status: int) -> str:
-    """The last line that the daemon wrote before it ended."""
+def _failure(log: Path, begin: int, status: int) -> ClientError:
+    """Why the daemon ended, as it said itself: its last sentence, and the hint in the line after that."""
     with log.open("rb") as written:
         written.seek(max(begin, log.stat().st_size - LOG_TAIL))
-        lines = [line for line in written.read().decode(errors="replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in written.read().decode(errors="replace").splitlines() if line.strip()]
+    hints = [f"its log is {log}"]
+    if len(lines) > 1 and lines[-1].startswith(HINT):
+        hints.insert(0, lines.pop().removeprefix(HINT))
     said = lines[-1].removeprefix("queuectld: ") if lines else "it said nothing"
-    return f"the daemon did not start (exit {status}): {said}"
+    return ClientError(f"the daemon did not start (exit {status}): {said}", "; ".join(hints))

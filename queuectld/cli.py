@@ -23,7 +23,7 @@ _KEYS = ("state_dir", "socket", "workers", "log_level", "log_format", "socket_gr
 
 def _read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
     """Make the config file's values the defaults of the options."""
-    path = value or paths.config_file()
+    path = value or paths.config_file(os.environ)
     try:
         with path.open("rb") as file:
             content: dict[str, Any] = tomllib.load(file)
@@ -46,7 +46,18 @@ def _check_cgroup(_context: click.Context, _parameter: click.Parameter, value: P
     return value
 
 
-@click.command(context_settings={"auto_envvar_prefix": "QUEUECTL", "help_option_names": ["-h", "--help"]})
+_EXAMPLES = """\b
+Examples:
+  queuectld --workers 4
+  queuectld --state-dir /tmp/q --socket /tmp/q/sock --log-format json
+  QUEUECTL_WORKERS=2 queuectld
+"""
+
+
+@click.command(
+    epilog=_EXAMPLES,
+    context_settings={"auto_envvar_prefix": "QUEUECTL", "help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -92,13 +103,7 @@ def command(
     socket_group: str | None,
     cgroup: Path | None,
 ) -> NoReturn:
-    r"""The queuectl daemon, in the foreground: owns the queue, runs the workers, answers `queuectl`.
-
-    \b
-    Examples:
-      queuectld --workers 4
-      queuectld --state-dir /tmp/q --socket /tmp/q/sock --log-format json
-      QUEUECTL_WORKERS=2 queuectld
+    """The queuectl daemon, in the foreground: owns the queue, runs the workers, answers `queuectl`.
 
     SIGTERM or SIGINT: take no new work, let running attempts finish for up to `shutdown_timeout` seconds, then end them
     and put their jobs back; a second one skips the wait. SIGHUP: re-execute in place (after an upgrade); running jobs
@@ -108,7 +113,7 @@ def command(
     options = daemon.Options(
         # Absolute: workers start elsewhere.
         state_dir=(state_dir or paths.state_dir(os.environ)).absolute(),
-        socket=(socket or paths.daemon_socket(os.environ)).absolute(),
+        socket=socket.absolute() if socket is not None else None,
         workers=workers,
         socket_group=socket_group,
         cgroup=cgroup,

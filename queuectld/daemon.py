@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from protocol import paths
 from protocol.version import __version__
 from queuectld import failpoints, handover, sdnotify, startup
 from queuectld.clock import Clock
@@ -52,7 +53,8 @@ class Options:
     """What a person can decide at the start; see cli.py."""
 
     state_dir: Path
-    socket: Path
+    socket: Path | None
+    """None: one that systemd passes, else where paths.daemon_socket says."""
     workers: int | None
     socket_group: str | None
     cgroup: Path | None
@@ -79,6 +81,11 @@ def run(options: Options) -> int:
     inherited = handover.take_over(os.environ)
     # A descriptor that systemd passed is marked as closed on exec before anything can be spawned.
     passed = [] if inherited else sdnotify.listen_fds(os.environ)
+    address = options.socket or paths.daemon_socket(os.environ).absolute()
+    if options.socket is not None:
+        for descriptor in passed:  # asked for another place; a flag wins
+            os.close(descriptor)
+        passed = []
     group = startup.group_id(options.socket_group)
     if inherited is not None:
         failpoints.hit("reexec.taken")
@@ -96,19 +103,21 @@ def run(options: Options) -> int:
         listener = socket.socket(fileno=passed[0])
     else:
         # After the lock, so that a socket file is only ever removed by the one daemon of its state directory.
-        listener = startup.listen(options.socket, group)
-        identity = startup.file_identity(options.socket)
+        listener = startup.listen(address, group)
+        identity = startup.file_identity(address)
         failpoints.hit("start.bound")
     if identity is None and group is None:
         # The file is systemd's, and so is the decision whom it lets in: SocketGroup=, SocketMode=.
         group = startup.group_of(listener)
     containment.become_subreaper()
-    daemon = _Daemon(options, store, listener, lock, descriptors, umask, identity, group, inherited)
+    if identity is None:
+        address = Path(os.fsdecode(listener.getsockname() or b""))
+    daemon = _Daemon(options, address, store, listener, lock, descriptors, umask, identity, group, inherited)
     with asyncio.Runner() as runner:
         ending = runner.run(daemon.serve())
         if ending is Ending.REEXECUTE:
             daemon.reexecute()
-    startup.remove_socket(options.socket, identity)
+    startup.remove_socket(address, identity)
     return 1 if ending is Ending.STORAGE_FAILED else 0
 
 
@@ -116,6 +125,7 @@ class _Daemon:
     def __init__(
         self,
         options: Options,
+        address: Path,
         store: Store,
         listener: socket.socket,
         lock: int,
@@ -126,6 +136,7 @@ class _Daemon:
         inherited: handover.Handover | None,
     ) -> None:
         self._options = options
+        self._address = address
         self._store = store
         self._listener = listener
         self._lock = lock
@@ -157,7 +168,7 @@ class _Daemon:
         readers = Readers(self._store.reader)
         # From here on the committer's thread owns the store.
         committer.start()
-        address = Path(os.fsdecode(self._listener.getsockname() or b"")) if not self._identity else self._options.socket
+        address = self._address
         context: Context
         groups = self._options.cgroup or cgroups.delegated_group()
         if groups is not None:

@@ -103,6 +103,7 @@ def listen(path: Path, group: int | None) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(path.parent)
         directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # A path of the kernel's own for one that is too long for it (unix(7): 107 bytes).
@@ -129,6 +130,12 @@ def listen(path: Path, group: int | None) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _check_owner(directory: Path) -> None:
+    """Whoever owns the directory could put a socket of his own there, and be told what people enqueue."""
+    if directory.stat().st_uid not in (0, os.geteuid()):
+        raise StartError(f"{directory} belongs to another user", "give --socket a path in a directory of yours")
 
 
 def _remove_stale(path: Path, address: str) -> None:

@@ -66,6 +66,9 @@ STOP_MARGIN = 5.0
 DISK_PAUSE = 2.0
 """Seconds between two looks whether a full disk has room again; only where a worker waits for work."""
 
+LONGEST_WAIT = 60.0
+"""Seconds between two looks at the clock while a job waits for its time: so late it starts after a suspend, at most."""
+
 MAX_UNDERTAKERS = 16
 """Process trees that are ended side by side; each looks through all of /proc."""
 
@@ -218,7 +221,10 @@ class Supervisor:
         for record in gone:
             failpoints.hit("recovery.settling")
             if record.boot_id == self._boot_id:
-                handle = Handle(record, -1, 0.0, running=_running(by_worker.get(record.id)))
+                # Nobody holds its lock here. Should its PID be alive all the same, it is of another queue, whose
+                # database this one is a copy of: not ours to end.
+                nobody = WorkerRecord(record.id, record.boot_id, 0, 0, record.started_at)
+                handle = Handle(nobody, -1, 0.0, running=_running(by_worker.get(record.id)))
                 self._handles[record.id] = handle
                 self._bury(handle, "ended while no daemon ran")
             else:
@@ -236,7 +242,7 @@ class Supervisor:
                 lock.unlink(missing_ok=True)
 
     def _adopt(self, record: WorkerRecord, attempt: RunningAttempt | None) -> bool:
-        if record.boot_id != self._boot_id:
+        if record.boot_id != self._boot_id or containment.lock_is_free(self._lock_of(record.id)):
             return False
         try:
             pidfd = os.pidfd_open(record.pid)
@@ -375,9 +381,9 @@ class Supervisor:
         self._dispatch()
 
     def _wake_at(self, run_at: float) -> None:
-        when = time.monotonic() + max(0.0, run_at - self._clock.now())
-        # A far timer is looked at again after a day: the wall clock may have moved forward meanwhile.
-        self._timer("due", min(when, time.monotonic() + 86_400.0), self.wake, keep_earlier=True)
+        # The loop's timers stand still while the machine is suspended, and know nothing of a clock that is set forward.
+        wait = min(max(0.0, run_at - self._clock.now()), LONGEST_WAIT)
+        self._timer("due", time.monotonic() + wait, self.wake, keep_earlier=True)
 
     def _dispatch(self) -> None:
         """Give ready jobs to parked workers; one round at a time, and another if something became ready meanwhile."""
@@ -539,10 +545,9 @@ class Supervisor:
             raise
         handle.running = None
         self._ended(settled)
-        if result.outcome is Outcome.TIMEOUT or settled.state == "dead":
-            log.info(
-                "attempt failed", extra={"job": settled.id, "attempt": result.attempt, "error": result.error or ""}
-            )
+        if result.outcome in (Outcome.FAILED, Outcome.TIMEOUT):
+            fields = {"job": settled.id, "attempt": result.attempt, "error": result.error or "", "state": settled.state}
+            log.info("attempt failed", extra=fields)
         if lease is not None:
             self._leased(handle, lease, now)
         else:
@@ -635,16 +640,16 @@ class Supervisor:
 
     async def _bury_now(self, handle: Handle, lost_as: Outcome | None) -> None:
         record = handle.record
-        lock = self._state_dir / "workers" / f"{record.id}.lock"
+        lock = self._lock_of(record.id)
         running = handle.running
-        token = running.token if running else ""
+        mark = containment.marker(self._state_dir, running.token) if running else ""
         group = cgroups.Group(self._groups, running.job, running.attempt) if running and self._groups else None
 
         def end() -> bool:
             return containment.end_lost_tree(
                 worker=(record.pid, record.start_ticks),
                 lock=lock,
-                token=token,
+                mark=mark,
                 group=group,
                 orphans=self._orphans,
                 give_up=self._give_up.is_set,
@@ -670,6 +675,9 @@ class Supervisor:
         self._handles.pop(record.id, None)
         self._fill_pool()
         self._notice()
+
+    def _lock_of(self, worker: str) -> Path:
+        return self._state_dir / "workers" / f"{worker}.lock"
 
     async def _settle(self, worker: str, lost_as: Outcome) -> None:
         settings, now, chance = self._settings(), self._clock.now(), random.random()  # noqa: S311

@@ -24,6 +24,13 @@ from queuectld.worker.cgroups import Group
 MARKER = "QUEUECTL_LEASE"
 """Names the variable that carries the lease's token in the environment of every process of an attempt."""
 
+
+def marker(state_dir: Path, token: str) -> str:
+    """The value of MARKER: the token, and whose it is. A copy of a database has its tokens, not its directory."""
+    status = os.stat(state_dir)
+    return f"{token}@{status.st_dev:x}-{status.st_ino:x}"
+
+
 _PR_SET_CHILD_SUBREAPER = 36
 _STOP_FIRST_AFTER = 3
 """Rounds of SIGKILL after which a tree that still grows is stopped before it is killed."""
@@ -212,7 +219,7 @@ def end_lost_tree(
     *,
     worker: tuple[int, int],
     lock: Path,
-    token: str,
+    mark: str,
     group: Group | None,
     orphans: Callable[[dict[int, Process]], Iterable[int]],
     give_up: Callable[[], bool],
@@ -222,7 +229,7 @@ def end_lost_tree(
     Args:
         worker: its (pid, start ticks).
         lock: its lock file.
-        token: of the lease that it held, or "".
+        mark: what its job's processes carry as MARKER, or "".
         group: the cgroup of the attempt, where it has one.
         orphans: picks out of all processes those that must be what a dead worker left, whatever they carry.
         give_up: asked between rounds; a process in uninterruptible sleep can take for ever.
@@ -231,7 +238,7 @@ def end_lost_tree(
         True with the proof, False if it gave up.
     """
     pid, start_ticks = worker
-    marker = f"{MARKER}={token}".encode() if token else b""
+    carried = f"{MARKER}={mark}".encode() if mark else b""
     try:
         status = os.stat(lock)
         identity = (status.st_dev, status.st_ino)
@@ -252,7 +259,7 @@ def end_lost_tree(
         for entry in table.values():
             # What a process carries is looked up once: whoever was none of the tree's does not become one.
             if entry.pid != os.getpid() and (entry.pid, entry.start_ticks) not in strangers:
-                if _carries(entry.pid, marker, identity):
+                if _carries(entry.pid, carried, identity):
                     roots.add(entry.pid)
                 else:
                     strangers.add((entry.pid, entry.start_ticks))

@@ -111,11 +111,12 @@ class Attempt:
         environment["QUEUECTL_ATTEMPT"] = str(lease.attempt)
         environment["QUEUECTL_MAX_RETRIES"] = str(lease.max_retries)
         environment["QUEUECTL_QUEUE"] = lease.queue
-        environment[containment.MARKER] = lease.token
+        environment[containment.MARKER] = containment.marker(around.state_dir, lease.token)
         argv = ["/bin/sh", "-c", lease.command] if lease.command is not None else lease.argv
         assert argv is not None  # noqa: S101 - a lease carries one of the two
         path = log_path(around.state_dir, lease.job, lease.attempt)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        # Emptied: after a backup was put back, a log of what had this number before may be there.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         try:
             log = os.open(path, flags, 0o600)
         except FileNotFoundError:
