@@ -131,16 +131,20 @@ def test_a_stopped_worker_does_not_hold_up_the_stop(single: Daemon, directory: P
     assert (job["state"], job["attempts"], job["history"][0]["outcome"]) == ("pending", 0, "interrupted")
 
 
-def test_who_waits_is_told_that_the_daemon_stops(single: Daemon) -> None:
+def test_who_waits_is_answered_or_told_that_the_daemon_stops(single: Daemon, directory: Path) -> None:
     single.call("config.set", key="shutdown_timeout", value=3600)
-    job_id = single.enqueue(FOREVER)
-    single.wait_state(job_id, "processing")
+    gate = directory / "gate"
+    running = single.enqueue(gated(gate, 4), max_retries=1)
+    single.wait_state(running, "processing")
+    waiting = single.enqueue("true")
     with single.wire() as wire:
-        wire.send("job.wait", ids=[job_id])
-        wire.send("job.logs", id=job_id, follow=True)
-        os.kill(single.pid, signal.SIGTERM)
-        assert [wire.receive()["error"]["data"]["kind"] for _ in range(2)] == ["shutting_down"] * 2
-        os.kill(single.pid, signal.SIGTERM)
+        first = wire.send("job.wait", ids=[running])
+        others = [wire.send("job.wait", ids=[waiting]), wire.send("job.logs", id=waiting, follow=True)]
+        ask_to_stop(single)
+        gate.touch()
+        replies = {reply["id"]: reply for reply in (wire.receive() for _ in range(3))}
+        assert replies[first]["result"]["jobs"][0]["exit_code"] == 4
+        assert [replies[other]["error"]["data"]["kind"] for other in others] == ["shutting_down"] * 2
         with pytest.raises(ConnectionResetError):
             wire.receive()
     assert ended(single) == 0
