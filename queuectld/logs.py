@@ -45,7 +45,8 @@ def read_piece(path: Path, offset: int, size: int = PIECE) -> Piece:
     try:
         start = _first_data(descriptor)
         begin = max(offset, start)
-        data = os.pread(descriptor, size, begin)
+        # Not asked for at all beyond the end: the kernel refuses a range that passes the largest offset there is.
+        data = os.pread(descriptor, size, begin) if begin < os.fstat(descriptor).st_size else b""
         at_end = begin + len(data) >= os.fstat(descriptor).st_size
         return Piece(begin, data, at_end=at_end, dropped=start > 0)
     finally:
