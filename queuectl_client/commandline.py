@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -113,7 +114,7 @@ def _environment() -> dict[str, str]:
     """This process's environment; what is not UTF-8 can't be sent, and is left out with a remark."""
     variables: dict[str, str] = {}
     skipped: list[str] = []
-    for name, value in os.environ.items():
+    for name, value in _as_it_was().items():
         try:
             f"{name}={value}".encode()
         except UnicodeEncodeError:
@@ -122,4 +123,24 @@ def _environment() -> dict[str, str]:
             variables[name] = value
     if skipped:
         remark(f"not UTF-8, and so left out of the job's environment: {', '.join(sorted(skipped))}")
+    return variables
+
+
+def _as_it_was() -> dict[str, str]:
+    """This process's environment as it was started with.
+
+    Where the locale was C (in a cron job, say), the interpreter has changed LC_CTYPE to one with UTF-8 (PEP 538),
+    which no program that is typed would find.
+    """
+    variables = dict(os.environ)
+    if variables.get("LC_CTYPE") in {"C.UTF-8", "C.utf8", "UTF-8"}:
+        try:
+            started_with = Path("/proc/self/environ").read_bytes().split(b"\0")
+        except OSError:
+            return variables
+        given = next((entry for entry in started_with if entry.startswith(b"LC_CTYPE=")), None)
+        if given is None:
+            del variables["LC_CTYPE"]
+        else:
+            variables["LC_CTYPE"] = os.fsdecode(given.partition(b"=")[2])
     return variables

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
@@ -102,13 +104,14 @@ class JobFile:
         return batch
 
 
-def enqueue_file(client: Client, name: str, defaults: Mapping[str, Any], *, as_json: bool) -> None:
+def enqueue_file(client: Client, name: str, defaults: Mapping[str, Any], *, socket: Path | None, as_json: bool) -> None:
     """Enqueue the jobs of a file, and print their ids as they are acknowledged.
 
     Args:
         client: asked to do it.
         name: of the file; `-` is standard input.
         defaults: fields of `JobSpec` for the lines that do not give them; those that are None do not count.
+        socket: what `--socket` said; a hint that is a command says it again.
         as_json: print objects.
 
     Raises:
@@ -136,7 +139,8 @@ def enqueue_file(client: Client, name: str, defaults: Mapping[str, Any], *, as_j
                             printing = False  # `| head` has seen enough; the jobs are wanted all the same
                     progress(done, jobs.ends[sending.settled - 1][1])
         except (ProtocolError, ClientError) as error:
-            _account(error, name, jobs, sending, done)
+            again = _command(defaults, socket, as_json=as_json)
+            _account(error, name, jobs, sending, done, again)
             raise
         except KeyboardInterrupt:
             remark(f"interrupted: {_jobs(done)} acknowledged, a few more may be enqueued")
@@ -146,8 +150,10 @@ def enqueue_file(client: Client, name: str, defaults: Mapping[str, Any], *, as_j
             os.close(descriptor)
 
 
-def _account(error: ProtocolError | ClientError, name: str, jobs: JobFile, sending: Enqueuing, done: int) -> None:
-    """Add to the error which lines were not enqueued, and how to go on with them."""
+def _account(
+    error: ProtocolError | ClientError, name: str, jobs: JobFile, sending: Enqueuing, done: int, again: str
+) -> None:
+    """Add to the error which lines were not enqueued, and how to go on with them: by giving them to `again`."""
     if not sending.taken and not isinstance(error, BadRequest):
         return  # nothing was sent
     starts = [1, *(last + 1 for last, _ in jobs.ends)]
@@ -162,9 +168,15 @@ def _account(error: ProtocolError | ClientError, name: str, jobs: JobFile, sendi
     if name != "-":
         error.message = f"{name}: {error.message}"
         left = "".join(f"{first},{last}p;" for first, last in refused)
-        error.hint = (
-            f"mend it, and go on with: sed -n '{left}{starts[sending.taken]},$p' {name} | queuectl enqueue --file -"
-        )
+        lines = f"sed -n '{left}{starts[sending.taken]},$p' {shlex.quote(name)}"
+        error.hint = f"mend it, and go on with: {lines} | {again}"
+
+
+def _command(defaults: Mapping[str, Any], socket: Path | None, *, as_json: bool) -> str:
+    """A command that enqueues what it reads in the way in which this one was asked to."""
+    words = ["queuectl", *(["--socket", str(socket)] if socket is not None else []), "enqueue"]
+    words += [f"--{field.replace('_', '-')}={value}" for field, value in defaults.items() if value is not None]
+    return shlex.join([*words, *(["--json"] if as_json else []), "--file", "-"])
 
 
 def _ranges(lines: list[tuple[int, int]]) -> str:

@@ -67,7 +67,7 @@ def enqueue(
         from queuectl_client.enqueue_file import enqueue_file  # noqa: PLC0415 - only for bulk
 
         with session.client() as client:
-            enqueue_file(client, file, shared, as_json=as_json)
+            enqueue_file(client, file, shared, socket=session.socket, as_json=as_json)
         return
     if words:
         from queuectl_client import specs  # noqa: PLC0415 - usage errors need not pay for the wire
