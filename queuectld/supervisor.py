@@ -114,6 +114,8 @@ class Handle:
     """Attached, idle, and known to wait for an attempt."""
     offered: bool = False
     """An attempt may be committed to it at this moment; it must not be told to exit before that is known."""
+    vanished: bool = False
+    """The process is dead; it may still have a connection, with words of its on it."""
     ending: bool = False
     hurried: bool = False
     """What it runs, and what it may be given at this moment, is to be interrupted."""
@@ -446,7 +448,7 @@ class Supervisor:
             asyncio.get_running_loop().call_soon(self._interrupt, handle)  # after the message that carries the lease
 
     def _park(self, handle: Handle) -> None:
-        if handle.peer is None or handle.ending or handle.running is not None or handle.offered:
+        if handle.peer is None or handle.vanished or handle.ending or handle.running is not None or handle.offered:
             return
         if handle.retiring:
             self._tell_exit(handle)
@@ -525,7 +527,7 @@ class Supervisor:
         low = self._disk.is_low()
         if result.outcome is Outcome.INTERRUPTED:
             handle.retiring = True  # also where not this daemon asked for it: a worker that got SIGTERM exits
-        wants_more = not (handle.retiring or self._stopping or low)
+        wants_more = not (handle.retiring or handle.vanished or self._stopping or low)
 
         def operation(store: Store) -> tuple[Settled, Lease | None, float | None]:
             settled = operations.finish(store, worker, result, settings, now, chance)
@@ -575,6 +577,8 @@ class Supervisor:
         if handle is not None and handle.peer is peer:
             handle.peer = None
             self._unpark(handle)
+            if handle.vanished:
+                self._vanished(handle)
 
     # --- the ends of workers ------------------------------------------------------------------------------------
 
@@ -618,6 +622,12 @@ class Supervisor:
         """The process has ended: because it was told to, or because somebody killed it."""
         if not handle.was_attached:
             self._throttle = self._throttle.after_failure(time.monotonic())
+        handle.vanished = True
+        self._unpark(handle)
+        if handle.peer is not None:
+            # What it said last counts, and may be unread or half done: its connection ends once all is answered.
+            asyncio.get_running_loop().remove_reader(handle.pidfd)
+            return
         expected = handle.retiring and handle.running is None
         self._bury(handle, "exited" if expected else "vanished", expected=expected)
 
