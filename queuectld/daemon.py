@@ -213,7 +213,7 @@ class _Daemon:
         supervisor.wake()
         background = [asyncio.ensure_future(_watchdog(context)), asyncio.ensure_future(retention.run())]
         if self._unclean:
-            background.append(asyncio.ensure_future(self._check_integrity(readers)))
+            background.append(asyncio.ensure_future(self._after_unclean_stop(readers, retention)))
         _say_ready(context)
         log.info(
             "ready",
@@ -259,8 +259,8 @@ class _Daemon:
         if self._skip.is_set():
             os.kill(os.getpid(), signal.SIGTERM)  # a stop that was asked for meanwhile is the successor's to carry out
 
-    async def _check_integrity(self, readers: Readers) -> None:
-        """After an unclean stop, beside the work: SQLite survives those, the hardware below it not always."""
+    async def _after_unclean_stop(self, readers: Readers, retention: Retention) -> None:
+        """Beside the work. SQLite survives those, the hardware below it not always."""
 
         def check() -> list[str]:
             reader = readers.make()
@@ -275,6 +275,8 @@ class _Daemon:
             self._storage_failed(StorageFailed(f"the database is damaged: {'; '.join(findings)}"))
         else:
             log.info("no damage found in the database")
+            # Only now: a damaged database might not know of jobs whose logs are all that is left.
+            await retention.remove_strays()
 
     async def _stop(self, context: Context, server: Server) -> None:
         # systemd's own patience (TimeoutStopSec=) knows nothing of the settings.

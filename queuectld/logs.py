@@ -104,6 +104,22 @@ def remove_logs(state_dir: Path, deleted: Sequence[Deleted]) -> None:
             directory.rmdir()
 
 
+def log_directories(state_dir: Path) -> list[Path]:
+    """Those that hold logs, a thousand jobs each."""
+    return [path for path in (state_dir / "logs").iterdir() if path.is_dir()]
+
+
+def logs_in(directory: Path) -> dict[int, int]:
+    """Job -> its highest attempt of which a log is there."""
+    found: dict[int, int] = {}
+    for path in directory.iterdir():
+        job, _, rest = path.name.partition(".")
+        attempt, _, kind = rest.partition(".")
+        if kind == "log" and job.isdecimal() and attempt.isdecimal():
+            found[int(job)] = max(found.get(int(job), 0), int(attempt))
+    return found
+
+
 class FileWatch:
     """Tells when something was written to a file; inotify(7), so that nothing polls.
 

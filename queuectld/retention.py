@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from protocol.errors import ProtocolError
@@ -17,9 +17,9 @@ from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.core import retention
 from queuectld.core.settings import Settings
-from queuectld.logs import remove_logs
+from queuectld.logs import log_directories, logs_in, remove_logs
 from queuectld.readers import Readers
-from queuectld.store.base import Reader
+from queuectld.store.base import Deleted, Reader
 
 log = logging.getLogger("queuectld.retention")
 
@@ -78,6 +78,17 @@ class Retention:
                     await self._noticed.wait()
             self._noticed.clear()
 
+    async def remove_strays(self) -> None:
+        """Remove logs of jobs that are gone: a daemon that is killed between the two can't have removed both."""
+        try:
+            for directory in await asyncio.to_thread(log_directories, self._state_dir):
+                # In this order: a job that is not there after its log was can only be gone, for no number comes back.
+                found = await asyncio.to_thread(logs_in, directory)
+                strays = await self._readers.run(functools.partial(_gone, found))
+                await asyncio.to_thread(remove_logs, self._state_dir, strays)
+        except (OSError, ProtocolError) as error:
+            log.warning("logs of jobs that are gone could not be removed: %s", error)
+
     async def _remove_excess(self, rule: retention.Rule) -> None:
         while excess := rule.excess((await self._readers.run(lambda reader: reader.counts()))[rule.state]):
             size = min(excess, STEP)
@@ -107,6 +118,10 @@ class Retention:
         if deleted:
             log.debug("removed old jobs", extra={"state": state.value, "count": len(deleted)})
         return len(deleted)
+
+
+def _gone(attempts: Mapping[int, int], reader: Reader) -> list[Deleted]:
+    return [Deleted(job, last) for job, last in attempts.items() if reader.get(job) is None]
 
 
 def _older(numbers: Sequence[int], ended_before: float, reader: Reader) -> list[int]:
