@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -29,7 +31,9 @@ def write(state_dir: Path, result: AttemptResult) -> None:
     temporary = path.with_suffix(_UNFINISHED)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, msgspec.json.encode(result))
+        content = msgspec.json.encode(result)
+        if os.write(descriptor, content) != len(content):  # so ends the last write that a full disk takes
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
         failpoints.hit("worker.record.written")
         os.fsync(descriptor)
     finally:
@@ -46,10 +50,10 @@ def write(state_dir: Path, result: AttemptResult) -> None:
 
 
 def read(state_dir: Path, job: int, attempt: int) -> AttemptResult | None:
-    """The record of an attempt; None if there is none, or no whole one."""
+    """The record of an attempt; None if there is none, no whole one, or none that can be read."""
     try:
         return _decoder.decode(path_of(state_dir, job, attempt).read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError):
         return None
 
 
@@ -65,4 +69,5 @@ def keep_only(state_dir: Path, wanted: Collection[tuple[int, int]]) -> None:
     stems = {path_of(state_dir, job, attempt).stem for job, attempt in wanted}
     for path in (state_dir / "exits").iterdir():
         if path.stem not in stems:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what is no record of ours is no reason not to start
+                path.unlink(missing_ok=True)

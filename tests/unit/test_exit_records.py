@@ -1,0 +1,102 @@
+"""Exit records: whole or not there, whatever happened while they were written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from protocol.jobs import Outcome
+from protocol.messages import AttemptResult
+from queuectld.worker import exit_records
+from tests.harness import ROOT
+
+RESULT = AttemptResult(7, 2, "token", Outcome.FAILED, 1_700_000_000.5, exit_code=3, error="exit code 3\n\x1b[2J")
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    (tmp_path / "exits").mkdir()
+    return tmp_path
+
+
+def names(state_dir: Path) -> list[str]:
+    return sorted(path.name for path in (state_dir / "exits").iterdir())
+
+
+def test_what_was_written_is_read(state_dir: Path) -> None:
+    exit_records.write(state_dir, RESULT)
+    assert exit_records.read(state_dir, 7, 2) == RESULT
+    assert names(state_dir) == ["7.2.json"]
+    assert (state_dir / "exits" / "7.2.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_no_record_is_none(state_dir: Path) -> None:
+    assert exit_records.read(state_dir, 7, 2) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 100, b"[]", b'{"job": "7"}', b"\xff"])
+def test_what_is_no_whole_record_is_none(state_dir: Path, content: bytes) -> None:
+    (state_dir / "exits" / "7.2.json").write_bytes(content)
+    assert exit_records.read(state_dir, 7, 2) is None
+
+
+def test_a_record_that_was_cut_at_any_byte_is_none(state_dir: Path) -> None:
+    exit_records.write(state_dir, RESULT)
+    path = state_dir / "exits" / "7.2.json"
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        assert exit_records.read(state_dir, 7, 2) is None
+
+
+def test_what_can_not_be_read_is_none(state_dir: Path) -> None:
+    (state_dir / "exits" / "7.2.json").mkdir()
+    assert exit_records.read(state_dir, 7, 2) is None
+
+
+def test_it_is_written_again_over_what_an_earlier_try_left(state_dir: Path) -> None:
+    (state_dir / "exits" / "7.2.tmp").write_bytes(b"x" * 10_000)
+    exit_records.write(state_dir, RESULT)
+    exit_records.write(state_dir, RESULT)
+    assert exit_records.read(state_dir, 7, 2) == RESULT
+    assert names(state_dir) == ["7.2.json"]
+
+
+def test_remove_takes_all_of_one_attempt_and_nothing_of_others(state_dir: Path) -> None:
+    for name in ("7.2.json", "7.2.tmp", "7.1.json", "7.22.json", "17.2.json"):
+        (state_dir / "exits" / name).touch()
+    exit_records.remove(state_dir, 7, 2)
+    exit_records.remove(state_dir, 7, 2)
+    assert names(state_dir) == ["17.2.json", "7.1.json", "7.22.json"]
+
+
+def test_keep_only_keeps_those_that_are_waited_for(state_dir: Path) -> None:
+    for name in ("7.2.json", "7.2.tmp", "7.1.json", "8.1.tmp", "strange"):
+        (state_dir / "exits" / name).touch()
+    (state_dir / "exits" / "directory").mkdir()
+    exit_records.keep_only(state_dir, {(7, 2)})
+    assert names(state_dir) == ["7.2.json", "7.2.tmp", "directory"], "nor is anything else a reason to fail"
+
+
+def test_a_short_write_is_no_record(state_dir: Path) -> None:
+    """As on a disk that became full within the record; a limit of the file's size does the same."""
+    program = """
+import resource, sys
+from pathlib import Path
+from protocol.jobs import Outcome
+from protocol.messages import AttemptResult
+from queuectld.worker import exit_records
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+try:
+    exit_records.write(Path(sys.argv[1]), AttemptResult(7, 2, "token", Outcome.FAILED, 1.0, exit_code=3))
+except OSError as error:
+    print(type(error).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(state_dir)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("OSError\n", "")
+    assert "7.2.json" not in names(state_dir)
