@@ -328,6 +328,14 @@ def test_a_stop_by_its_own_command_stays_a_stop_until_the_next_client(service: S
     assert service.state() == "active"
 
 
+def test_options_are_read_from_etc(service: Service) -> None:
+    service.machine.write("/etc/queuectl/queuectld.toml", "workers = 3\n")
+    try:
+        assert len(service.status()["workers"]) == 3
+    finally:
+        service.machine.run("rm", "/etc/queuectl/queuectld.toml")
+
+
 def test_restart_brings_queue_and_workers_back(service: Service) -> None:
     service.queuectl("worker", "start", "--count", "2")
     service.queuectl("enqueue", "--id", "later", "--delay", "1000", "--", "true")
