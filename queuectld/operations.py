@@ -5,6 +5,7 @@ They run in the committer's thread, so they touch nothing but the store and thei
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +17,7 @@ from protocol.messages import AttemptResult, JobSummary, Lease
 from queuectld.core import lifecycle
 from queuectld.core.lifecycle import Event
 from queuectld.core.settings import Settings
-from queuectld.store.base import Deleted, JobRecord, NewJob, Reader, ReadyJob, RunningAttempt, Store
+from queuectld.store.base import Deleted, JobRecord, NewJob, Reader, ReadyJob, RunningAttempt, Store, UnreadableJob
 
 ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 12
@@ -197,14 +198,39 @@ def remove_ended(store: Store, numbers: Sequence[int], state: JobState, ended_be
 # --- running --------------------------------------------------------------------------------------------------------
 
 
-def lease(store: Store, worker: str, settings: Settings, now: float) -> Lease | None:
-    """Give the next ready job to `worker`, fenced by a new token; None if there is none."""
-    ready = store.next_ready(now)
-    if ready is None:
-        return None
-    attempt, token = ready.last_attempt + 1, secrets.token_hex(8)
-    store.start_attempt(ready.number, attempt, token, worker, now)
-    return as_lease(ready, attempt, token, settings)
+def lease(store: Store, worker: str, settings: Settings, now: float, unreadable: list[Settled]) -> Lease | None:
+    """Give the next ready job to `worker`, fenced by a new token; None if there is none.
+
+    A job that can't be read must not block all that wait behind it: it gets an attempt that has failed, and is dead.
+
+    Args:
+        store: the store.
+        worker: its id.
+        settings: what a lease says of them.
+        now: UNIX seconds.
+        unreadable: such jobs are added here.
+    """
+    while True:
+        try:
+            ready = store.next_ready(now)
+        except UnreadableJob as fault:
+            unreadable.append(_give_up(store, fault, worker, settings, now))
+            continue
+        if ready is None:
+            return None
+        attempt, token = ready.last_attempt + 1, secrets.token_hex(8)
+        store.start_attempt(ready.number, attempt, token, worker, now)
+        return as_lease(ready, attempt, token, settings)
+
+
+def _give_up(store: Store, fault: UnreadableJob, worker: str, settings: Settings, now: float) -> Settled:
+    attempt, token = fault.last_attempt + 1, secrets.token_hex(8)
+    store.start_attempt(fault.number, attempt, token, worker, now)
+    running = store.running_attempt(fault.number)
+    assert running is not None, "it was started in this transaction"  # noqa: S101
+    last = dataclasses.replace(running, job=dataclasses.replace(running.job, max_retries=0))  # it will not get better
+    result = AttemptResult(fault.number, attempt, token, Outcome.FAILED, now, error=str(fault))
+    return settle(store, last, result, settings, now, 0.0)
 
 
 def as_lease(job: ReadyJob, attempt: int, token: str, settings: Settings) -> Lease:

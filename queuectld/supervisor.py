@@ -49,7 +49,7 @@ from queuectld.core import leases, pool
 from queuectld.core.settings import Settings
 from queuectld.diskspace import DiskSpace
 from queuectld.operations import Settled
-from queuectld.store.base import RunningAttempt, Store, WorkerRecord
+from queuectld.store.base import RunningAttempt, Store, UnreadableJob, WorkerRecord
 from queuectld.watchers import Watchers
 from queuectld.worker import cgroups, containment, exit_records
 
@@ -399,11 +399,12 @@ class Supervisor:
         for handle in offered:
             handle.parked, handle.offered = False, True
         seen, settings, now = self._wakes, self._settings(), self._clock.now()
+        unreadable: list[Settled] = []
 
         def operation(store: Store) -> tuple[list[Lease], float | None]:
             given: list[Lease] = []
             for handle in offered:
-                lease = operations.lease(store, handle.record.id, settings, now)
+                lease = operations.lease(store, handle.record.id, settings, now, unreadable)
                 if lease is None:
                     return given, store.next_due(now)
                 given.append(lease)
@@ -420,6 +421,7 @@ class Supervisor:
                 due: float | None = self._clock.now() + 1.0  # the disk is full or failing: look again, but not at once
             else:
                 given, due = future.result()
+                self._gave_up(unreadable)
                 if given:
                     failpoints.hit("lease.committed")
             for handle in offered:
@@ -495,6 +497,9 @@ class Supervisor:
             cancelling, again = await self._committer.submit(_orders_of(handle.running, self._settings()))
             if params.running is None and lease is None:
                 lease = again  # it was given to this worker and never reached it
+                if lease is None:
+                    self._bury(handle, "has a job that can't be read")
+                    raise ProtocolError("forbidden", "the job of this worker can't be read any more")
         elif not stale:
             self._park(handle)
         # From here on without a pause, and the orders after the answer: a worker must hear that it is attached first.
@@ -528,10 +533,11 @@ class Supervisor:
         if result.outcome is Outcome.INTERRUPTED:
             handle.retiring = True  # also where not this daemon asked for it: a worker that got SIGTERM exits
         wants_more = not (handle.retiring or handle.vanished or self._stopping or low)
+        unreadable: list[Settled] = []
 
         def operation(store: Store) -> tuple[Settled, Lease | None, float | None]:
             settled = operations.finish(store, worker, result, settings, now, chance)
-            lease = operations.lease(store, worker, settings, now) if wants_more else None
+            lease = operations.lease(store, worker, settings, now, unreadable) if wants_more else None
             failpoints.hit("finish.settled")
             return settled, lease, None if lease else store.next_due(now)
 
@@ -547,6 +553,7 @@ class Supervisor:
             raise
         handle.running = None
         self._ended(settled)
+        self._gave_up(unreadable)
         if result.outcome in (Outcome.FAILED, Outcome.TIMEOUT):
             fields = {"job": settled.id, "attempt": result.attempt, "error": result.error or "", "state": settled.state}
             log.info("attempt failed", extra=fields)
@@ -710,6 +717,11 @@ class Supervisor:
             log.warning("attempt settled without its worker", extra={"job": job_end.id, "state": job_end.state})
             self._ended(job_end)
 
+    def _gave_up(self, unreadable: list[Settled]) -> None:
+        for job in unreadable:
+            log.error("a job can't be read, and is dead; `queuectl show` tells why", extra={"job": job.id})
+            self._ended(job)
+
     def _ended(self, settled: Settled) -> None:
         self._watchers.changed(settled.number)
         self._on_ended()
@@ -860,11 +872,13 @@ def _running(attempt: RunningAttempt | None) -> Running | None:
 
 
 def _orders_of(running: Running, settings: Settings) -> Callable[[Store], tuple[bool, Lease | None]]:
-    """Whether the job is being cancelled, and the lease as it was given."""
+    """Whether the job is being cancelled, and the lease as it was given, as far as it can be read."""
 
     def operation(store: Store) -> tuple[bool, Lease | None]:
-        record, job = store.get(running.job), store.runnable(running.job)
-        lease = None if job is None else operations.as_lease(job, running.attempt, running.token, settings)
+        record, lease = store.get(running.job), None
+        with contextlib.suppress(UnreadableJob):
+            job = store.runnable(running.job)
+            lease = None if job is None else operations.as_lease(job, running.attempt, running.token, settings)
         return record is not None and record.cancelling, lease
 
     return operation

@@ -35,6 +35,24 @@ class StorageUnusable(StorageError):  # noqa: N818 - as above
     """The store can't be opened: corrupt, newer than this program, not readable ... The file was not touched."""
 
 
+class UnreadableJob(Exception):  # noqa: N818 - as above
+    """What is stored of a job is not what can have been enqueued; it can't be run. Others can.
+
+    Attributes:
+        number: of the job.
+        id: of the job, as far as it can be read.
+        attempts: counted ones.
+        last_attempt: number of its newest attempt.
+    """
+
+    def __init__(self, number: int, job_id: str, attempts: int, last_attempt: int, why: str) -> None:
+        super().__init__(f"what the database has of this job can't be read: {why}")
+        self.number = number
+        self.id = job_id
+        self.attempts = attempts
+        self.last_attempt = last_attempt
+
+
 class NewJob(Struct, frozen=True):
     """A job to be inserted, every default filled in."""
 
@@ -219,10 +237,17 @@ class Store(Reader, Protocol):
         """The job to run next, of the waiting ones whose `run_at` has come.
 
         The highest priority comes first, then the earliest `run_at`, then the lowest number.
+
+        Raises:
+            UnreadableJob: it would be this one's turn.
         """
 
     def runnable(self, number: int) -> ReadyJob | None:
-        """What a worker needs to run this job, whatever its state; None for an unknown job."""
+        """What a worker needs to run this job, whatever its state; None for an unknown job.
+
+        Raises:
+            UnreadableJob: as above.
+        """
 
     def next_due(self, now: float) -> float | None:
         """The earliest `run_at` later than `now` of a waiting job."""

@@ -27,6 +27,17 @@ _STEPS_BETWEEN_LOOKS = 10_000
 """Instructions of SQLite's machine: some milliseconds."""
 
 
+_NOT_UTF8 = "Could not decode to UTF-8"
+"""How the driver's own complaint begins, which has no code."""
+
+
+def _text_or_bytes(data: bytes) -> str | bytes:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
 class Connection:
     """Runs statements, and raises StorageError only. Every result is fetched whole: no statement stays open.
 
@@ -43,8 +54,22 @@ class Connection:
     def rows(self, statement: str, values: Values = ()) -> list[Row]:
         try:
             return self._raw.execute(statement, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith(_NOT_UTF8):
+                raise translate(error) from error
         except sqlite3.Error as error:
             raise translate(error) from error
+        return self._rows_with_bytes(statement, values)
+
+    def _rows_with_bytes(self, statement: str, values: Values) -> list[Row]:
+        """With bytes where a text is not UTF-8: one such value must not hide all the others."""
+        self._raw.text_factory = _text_or_bytes
+        try:
+            return self._raw.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        finally:
+            self._raw.text_factory = str
 
     def row(self, statement: str, values: Values = ()) -> Row | None:
         """The first row; None if there is none."""

@@ -5,23 +5,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from msgspec import UNSET
 
-from protocol.jobs import Attempt, Job, JobState, Outcome
+from protocol.jobs import Attempt, Job, JobState
 from queuectld.store.base import JobRecord, RunningAttempt, StorageFailed, WorkerRecord
 from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.backup import write_backup
 from queuectld.store.sqlite.connection import Connection, Row, open_reader
 from queuectld.store.sqlite.errors import translate
-
-_STATES = {state.value: state for state in JobState}
-_OUTCOMES = {outcome.value: outcome for outcome in Outcome} | {None: None}
-_argv_decoder = msgspec.json.Decoder(list[str])
-_environment_decoder = msgspec.json.Decoder(dict[str, str])
+from queuectld.store.sqlite.rows import attempt_of, environment_of, job_of, record_of, running_of
 
 NO_LIMIT = 2**63 - 1
 """Above every job's number and every priority."""
@@ -33,73 +27,10 @@ _PAGE_BYTES = 1024 * 1024
 _MAX_FINDINGS = 20
 
 
-def utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def argv_of(text: str | None) -> list[str] | None:
-    return None if text is None else _argv_decoder.decode(text)
-
-
-def environment_of(text: str | None) -> dict[str, str] | None:
-    return None if text is None else _environment_decoder.decode(text)
-
-
-def state_of(text: str) -> JobState:
-    return _STATES[text]
-
-
-def _record(row: Row) -> JobRecord:
-    number, job_id, state, attempts, max_retries, run_at, cancelling, *rest = row
-    return JobRecord(number, job_id, _STATES[state], attempts, max_retries, run_at, bool(cancelling), *rest)
-
-
 def _weight(job: Job) -> int:
     """About how many bytes of memory it takes."""
     texts = [job.command] if isinstance(job.command, str) else job.argv if isinstance(job.argv, list) else []
     return 500 + sum(len(text) for text in texts)
-
-
-def running_of(row: Row) -> RunningAttempt:
-    return RunningAttempt(_record(row[:-4]), *row[-4:])
-
-
-def _attempt(row: Row) -> Attempt:
-    number, worker, started_at, ended_at, outcome, exit_code, signal, error = row
-    return Attempt(
-        number=number,
-        worker=worker,
-        started_at=utc(started_at),
-        ended_at=None if ended_at is None else utc(ended_at),
-        outcome=_OUTCOMES[outcome],
-        exit_code=exit_code,
-        signal=signal,
-        error=error,
-    )
-
-
-def _job(row: Row) -> Job:
-    (_, job_id, queue, state, command, argv, priority, attempts, max_retries, timeout, label, cwd, run_at, created_at,
-     updated_at, exit_code, error, cancelling) = row  # fmt: skip
-    return Job(
-        id=job_id,
-        queue=queue,
-        state=_STATES[state],
-        command=UNSET if command is None else command,
-        argv=UNSET if argv is None else _argv_decoder.decode(argv),
-        priority=priority,
-        attempts=attempts,
-        max_retries=max_retries,
-        timeout=timeout,
-        label=label,
-        cwd=cwd,
-        run_at=utc(run_at),
-        created_at=utc(created_at),
-        updated_at=utc(updated_at),
-        exit_code=exit_code,
-        error=error,
-        cancelling=bool(cancelling),
-    )
 
 
 class Reading:
@@ -123,7 +54,7 @@ class Reading:
 
     def get(self, number: int) -> JobRecord | None:
         row = self._db.row(sql.GET_RECORD, (number,))
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row)
 
     def job(self, number: int, *, env: bool = False) -> Job | None:
         with self._snapshot():
@@ -132,13 +63,13 @@ class Reading:
                 return None
             history = self.attempts(number)
             environment = self._db.row(sql.GET_ENVIRONMENT, (number,)) if env else None
-        job = msgspec.structs.replace(_job(row), history=history)
+        job = msgspec.structs.replace(job_of(row), history=history)
         if env:
-            job = msgspec.structs.replace(job, env=_environment_decoder.decode(environment[0]) if environment else {})
+            job = msgspec.structs.replace(job, env=environment_of(environment[0]) if environment else {})
         return job
 
     def attempts(self, number: int) -> list[Attempt]:
-        return [_attempt(row) for row in self._db.rows(sql.GET_ATTEMPTS, (number,))]
+        return [attempt_of(row) for row in self._db.rows(sql.GET_ATTEMPTS, (number,))]
 
     def jobs(
         self, state: JobState | None, queue: str | None, limit: int, after: int | None
@@ -150,7 +81,7 @@ class Reading:
             wanted = min(limit - len(found), _ROWS_AT_ONCE)
             rows = self._rows_below(state, queue, below, wanted + 1)  # one more, to see whether another page follows
             for row in rows[:wanted]:
-                job = _job(row)
+                job = job_of(row)
                 found.append(job)
                 size += _weight(job)
                 below = row[0]

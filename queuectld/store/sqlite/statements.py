@@ -80,7 +80,7 @@ FIRST_DUE_LATER = """
 """
 GET_RUNNABLE = """
     SELECT j.number, j.id, j.queue, j.attempts, j.max_retries, j.timeout, j.last_attempt, j.command, j.argv, j.cwd,
-        e.variables, j.exact_env
+        e.variables, j.exact_env, j.run_at
     FROM jobs AS j LEFT JOIN environments AS e ON e.number = j.environment
     WHERE j.number = ?
 """

@@ -16,15 +16,8 @@ from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.connection import Connection, Row, Values
 from queuectld.store.sqlite.migrations import MIGRATIONS, Migration
 from queuectld.store.sqlite.opening import open_database
-from queuectld.store.sqlite.reading import (
-    NO_LIMIT,
-    Reading,
-    SqliteReader,
-    argv_of,
-    environment_of,
-    running_of,
-    state_of,
-)
+from queuectld.store.sqlite.reading import NO_LIMIT, Reading, SqliteReader
+from queuectld.store.sqlite.rows import ready_of, running_of
 
 _encoder = msgspec.json.Encoder(order="sorted")  # equal environments have equal bytes
 
@@ -212,30 +205,14 @@ class SqliteStore(Reading):
             known.floor, known.until = NO_LIMIT, float("inf")
         while (first := self._db.row(sql.FIRST_BELOW_PRIORITY, (known.floor,))) is not None:
             priority, run_at, number = first
-            if run_at <= now:
+            if not isinstance(run_at, float) or run_at <= now:  # what is no time is found out about at once
                 return self.runnable(number)
             known.floor, known.until = priority, min(known.until, run_at)
         return None
 
     def runnable(self, number: int) -> ReadyJob | None:
         row = self._db.row(sql.GET_RUNNABLE, (number,))
-        if row is None:
-            return None
-        (_, job_id, queue, attempts, max_retries, timeout, last_attempt, command, argv, cwd, variables, exact) = row
-        return ReadyJob(
-            number=number,
-            id=job_id,
-            queue=queue,
-            attempts=attempts,
-            max_retries=max_retries,
-            timeout=timeout,
-            last_attempt=last_attempt,
-            command=command,
-            argv=argv_of(argv),
-            cwd=cwd,
-            env=environment_of(variables),
-            exact_env=bool(exact),
-        )
+        return None if row is None else ready_of(row)
 
     def next_due(self, now: float) -> float | None:
         due: float | None = None
@@ -292,7 +269,7 @@ class SqliteStore(Reading):
         if before is None:
             raise LookupError(f"there is no job number {number}")
         self._write(sql.UPDATE_JOB, (state.value, attempts, run_at, cancelling, now, number))
-        self._count(state_of(before[0]), state, now)
+        self._count(JobState(before[0]), state, now)
         self._noticed(state, run_at)
 
     def delete(self, numbers: Sequence[int]) -> list[Deleted]:
@@ -305,7 +282,7 @@ class SqliteStore(Reading):
             state, last_attempt, environment = row
             self._write(sql.DELETE_ATTEMPTS, (number,))
             self._write(sql.DELETE_JOB, (number,))
-            self._totals.counts[state_of(state)] -= 1
+            self._totals.counts[JobState(state)] -= 1
             deleted.append(Deleted(number, last_attempt))
             if environment is not None:
                 environments.add(environment)
