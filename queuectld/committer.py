@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from protocol.errors import ProtocolError
 from queuectld import failpoints
-from queuectld.store.base import StorageError, StorageFull, Store
+from queuectld.store.base import StorageError, StorageFailed, StorageFull, Store
 
 T = TypeVar("T")
 Operation = Callable[[Store], T]
@@ -101,6 +101,9 @@ class Committer:
                 failpoints.hit("commit.after")
             except StorageError as failure:
                 error = failure
+            except Exception as fault:  # noqa: BLE001 - a thread that ends silently leaves a daemon that answers nobody
+                error = StorageFailed(f"unexpectedly: {fault!r}")
+            if error is not None:
                 with contextlib.suppress(StorageError):
                     store.rollback()
         if error is not None:
