@@ -41,6 +41,9 @@ QUIESCE_LOOK = 0.05
 ACCEPT_PAUSE = 0.2
 """Seconds without taking in connections after the kernel had no room for one."""
 
+BULKY = frozenset({"job.get", "job.list", "dlq.list", "worker.list", "status.get"})
+"""Methods whose answers may be a mebibyte and more: made one at a time for one peer, and only while it reads."""
+
 LONG_WAITS = frozenset({"job.wait", "job.logs"})
 """Methods that may wait for long: given up when the peer leaves, repeated by a successor after a re-execution."""
 
@@ -191,6 +194,9 @@ class Connection(asyncio.Protocol):
         self._tasks: dict[asyncio.Task[None], tuple[str, bytes]] = {}
         self._transport: asyncio.Transport | None = None
         self._unread = False
+        self._bulk = asyncio.Lock()
+        self._reads = asyncio.Event()
+        self._reads.set()
         self._stopped = False
         self._said_all = False
 
@@ -238,10 +244,12 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         # It does not read: it is not listened to either, so its unread replies stay bounded.
         self._unread = True
+        self._reads.clear()
         self._regulate()
 
     def resume_writing(self) -> None:
         self._unread = False
+        self._reads.set()
         self._work()
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -251,6 +259,7 @@ class Connection(asyncio.Protocol):
         for task, (method, _) in list(self._tasks.items()):
             if method in LONG_WAITS:
                 task.cancel()
+        self._reads.set()
         self._server.detached(self)
         self._server.idle.set()
 
@@ -298,6 +307,15 @@ class Connection(asyncio.Protocol):
             self._close_when_answered()
 
     async def _serve(self, request: framing.Request) -> None:
+        if request.method not in BULKY:
+            await self._answer(request)
+            return
+        async with self._bulk:
+            await self._reads.wait()
+            if self._transport is not None:
+                await self._answer(request)
+
+    async def _answer(self, request: framing.Request) -> None:
         wants_answer = request.id is not UNSET
         try:
             result = await self._call(request)

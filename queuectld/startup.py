@@ -146,7 +146,10 @@ def _remove_stale(path: Path, address: str) -> None:
         return
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
+        probe.setblocking(False)  # one whose queue is full would keep us waiting
         probe.connect(address)
+    except BlockingIOError:
+        raise StartError(f"another daemon listens on {path}", "give --socket another path") from None
     except (ConnectionRefusedError, FileNotFoundError):
         path.unlink(missing_ok=True)
     else:

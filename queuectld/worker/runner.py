@@ -33,12 +33,16 @@ def log_path(state_dir: Path, job: int, attempt: int) -> Path:
 
 def clean_environment() -> dict[str, str]:
     """The small base that a job gets which brings no environment of its own."""
-    user = pwd.getpwuid(os.getuid())
+    try:
+        user = pwd.getpwuid(os.getuid())
+        name, home = user.pw_name, user.pw_dir
+    except KeyError:  # as in a container that was started with any uid
+        name, home = str(os.getuid()), "/"
     return {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": user.pw_dir,
-        "USER": user.pw_name,
-        "LOGNAME": user.pw_name,
+        "HOME": home,
+        "USER": name,
+        "LOGNAME": name,
         "SHELL": "/bin/sh",
         "LANG": "C.UTF-8",
     }
@@ -92,7 +96,7 @@ class Attempt:
         try:
             self._spawn(surroundings)
         except OSError as error:
-            self._finish(Outcome.FAILED, *_why_not_started(lease, error))
+            self._finish(Outcome.FAILED, *_why_not_started(lease, lease.cwd or surroundings.base["HOME"], error))
         else:
             if lease.timeout:
                 self._deadline = time.monotonic() + lease.timeout
@@ -252,12 +256,12 @@ def _signal_name(number: int) -> str:
     return "a real-time signal"
 
 
-def _why_not_started(lease: Lease, error: OSError) -> tuple[int, str]:
+def _why_not_started(lease: Lease, cwd: str, error: OSError) -> tuple[int, str]:
     """Exit code and reason for a person."""
     program = lease.argv[0] if lease.argv else "/bin/sh"
     reason = error.strerror or str(error)
-    if lease.cwd is not None and error.filename == lease.cwd:
-        return NOT_EXECUTABLE, f"can't enter the working directory {lease.cwd}: {reason}"
+    if error.filename == cwd:
+        return NOT_EXECUTABLE, f"can't enter the working directory {cwd}: {reason}"
     if isinstance(error, FileNotFoundError):
         return NOT_FOUND, f"can't find the program {program}"
     return NOT_EXECUTABLE, f"can't start {error.filename or program}: {reason}"
