@@ -34,7 +34,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             machine.run("useradd", "--create-home", "--shell", "/bin/bash", user)
         yield machine
     finally:
-        machine.down()
+        machine.cut()
 
 
 class Service:
