@@ -163,7 +163,7 @@ class JobLogs(_Result, frozen=True):
     text: str | None = None
     base64: str | None = None
     dropped: bool = False
-    """Output before `offset` was dropped, because the log reached its limit."""
+    """Output right before `offset` was dropped, because the log reached its limit; said once, not of all that follow."""
 
 
 # --- dead letter queue ----------------------------------------------------------------------------------------------

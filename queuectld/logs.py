@@ -6,13 +6,17 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import logging
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from queuectld.store.base import Deleted
 from queuectld.worker.runner import log_path
+
+log = logging.getLogger("queuectld.logs")
 
 PIECE = 256 * 1024
 """Bytes of one answer at most."""
@@ -25,7 +29,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a log: where it begins (the first byte still there), its bytes, and whether the file ends there."""
+    """A part of a log.
+
+    Attributes:
+        offset: where it begins; later than asked for if what was there is not there any more.
+        data: its bytes.
+        at_end: whether the file ends there.
+        dropped: whether what was right before it is not there any more. Said of one piece, not of all that follow.
+    """
 
     offset: int
     data: bytes
@@ -38,9 +49,8 @@ def read_piece(path: Path, offset: int, size: int = PIECE) -> Piece:
 
     A log that reached its limit has a hole where older output was: reading begins behind it.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    descriptor = _open(path)
+    if descriptor is None:
         return Piece(offset, b"", at_end=True, dropped=False)
     try:
         start = _first_data(descriptor)
@@ -48,9 +58,23 @@ def read_piece(path: Path, offset: int, size: int = PIECE) -> Piece:
         # Not asked for at all beyond the end: the kernel refuses a range that passes the largest offset there is.
         data = os.pread(descriptor, size, begin) if begin < os.fstat(descriptor).st_size else b""
         at_end = begin + len(data) >= os.fstat(descriptor).st_size
-        return Piece(begin, data, at_end=at_end, dropped=start > 0)
+        return Piece(begin, data, at_end=at_end, dropped=begin == start > 0)
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path) -> int | None:
+    """A descriptor; None where there is no log, but possibly a link or a pipe that a job has put in its place."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _first_data(descriptor: int) -> int:
@@ -64,9 +88,8 @@ def _first_data(descriptor: int) -> int:
 
 def offset_of_tail(path: Path, lines: int) -> int:
     """Where the last `lines` lines begin."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    descriptor = _open(path)
+    if descriptor is None:
         return 0
     try:
         start, end = _first_data(descriptor), os.fstat(descriptor).st_size
@@ -92,12 +115,15 @@ def offset_of_tail(path: Path, lines: int) -> int:
 
 
 def remove_logs(state_dir: Path, deleted: Sequence[Deleted]) -> None:
-    """Remove the logs of deleted jobs, and directories that are empty then."""
+    """Remove the logs of deleted jobs, and directories that are empty then; what can't be removed stays."""
     directories = set()
     for job in deleted:
         for attempt in range(1, job.last_attempt + 1):
             path = log_path(state_dir, job.number, attempt)
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("a log can't be removed: %s", error)
             directories.add(path.parent)
     for directory in directories:
         with contextlib.suppress(OSError):

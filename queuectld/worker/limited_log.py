@@ -43,6 +43,7 @@ class LimitedLog:
         elapsed = now - self._looked_at if self._looked_at is not None else SLOWEST
         rate = max(0, size - self._size) / max(elapsed, 1e-3)
         self._size, self._looked_at = size, now
+        self._cut = min(self._cut, size)  # the job may have emptied it
         if size - self._cut > self._limit:
             self._punch(size - self._limit)
         if self.next_look is not None:
@@ -52,12 +53,15 @@ class LimitedLog:
     def _punch(self, end: int) -> None:
         # Up to a block's end: the newest `limit` bytes stay whole, and the hole takes whole blocks.
         end -= end % _BLOCK
-        mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.fallocate(self._descriptor, mode, ctypes.c_long(0), ctypes.c_long(end)) == 0:
+        if self._give_back(end):
             self._cut = end
         else:
             self.next_look = None  # a file system that can't: the log grows
+
+    def _give_back(self, end: int) -> bool:
+        mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+        libc = ctypes.CDLL(None, use_errno=True)
+        return bool(libc.fallocate(self._descriptor, mode, ctypes.c_long(0), ctypes.c_long(end)) == 0)
 
     def close(self) -> None:
         """Look for the last time, now that nobody writes any more."""

@@ -120,7 +120,7 @@ class Attempt:
         assert argv is not None  # noqa: S101 - a lease carries one of the two
         path = log_path(around.state_dir, lease.job, lease.attempt)
         # Emptied: after a backup was put back, a log of what had this number before may be there.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             log = os.open(path, flags, 0o600)
         except FileNotFoundError:
