@@ -77,6 +77,15 @@ def output_of(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
+def wait_connected(process: subprocess.Popen[str]) -> None:
+    """Wait until the command has a socket open; before that, a signal would meet a half-started interpreter."""
+
+    def is_connected() -> bool:
+        return any(str(entry.readlink()).startswith("socket:") for entry in Path(f"/proc/{process.pid}/fd").iterdir())
+
+    wait_for(is_connected, "the command to be connected")
+
+
 class Tree:
     """A job that is a shell with a child that left its session: whoever ends the job has to find both."""
 

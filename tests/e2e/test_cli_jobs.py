@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.client import Terminal, Tree, argv, background, output_of
-from tests.harness import PATIENCE, Daemon, wait_for
+from tests.client import Terminal, Tree, argv, background, output_of, wait_connected
+from tests.harness import PATIENCE, Daemon
 
 
 def objects(text: str) -> list[dict[str, Any]]:
@@ -342,13 +342,8 @@ def test_on_a_terminal_a_purge_is_asked_about(single: Daemon) -> None:
 def test_waiting_is_ended_by_a_signal_and_the_jobs_go_on(daemon: Daemon) -> None:
     daemon.enqueue("true", id="it")
     with background(daemon, "wait", "it") as process:
-        wait_for(lambda: is_connected(process.pid), "it to ask the daemon")
+        wait_connected(process)
         process.send_signal(signal.SIGINT)
         output, remarks = process.communicate(timeout=PATIENCE)
         assert (process.returncode, output, remarks.strip()) == (130, "", "")
     assert daemon.job("it")["state"] == "pending"
-
-
-def is_connected(pid: int) -> bool:
-    """Whether a process has a socket open."""
-    return any(str(entry.readlink()).startswith("socket:") for entry in Path(f"/proc/{pid}/fd").iterdir())
