@@ -775,7 +775,8 @@ class Supervisor:
         while worker_id in self._handles:
             worker_id = f"w{secrets.token_hex(3)}"
         arguments = [worker_id, str(self._socket), str(self._state_dir), str(self._groups or "")]
-        command = [sys.executable, "-P", "-m", "queuectld.worker", *arguments]
+        # UTF-8 whatever the locale is: commands and paths come as JSON, and a letter must not end the worker.
+        command = [sys.executable, "-X", "utf8", "-P", "-m", "queuectld.worker", *arguments]
         try:
             with self._spawning:
                 child = subprocess.Popen(

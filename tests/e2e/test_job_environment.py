@@ -159,7 +159,7 @@ def test_nothing_of_the_daemons_or_systemds_environment(leaky: Callable[[str], D
 
 def test_no_descriptor_but_its_three_and_the_workers_lock(leaky: Callable[[str], Daemon]) -> None:
     daemon = leaky("")
-    found = run(daemon, "for n in /proc/self/fd/*; do readlink $n; done").splitlines()
+    found = run(daemon, "for n in /proc/self/fd/*; do readlink $n; done; true").splitlines()
     (worker,) = daemon.workers()
     lock = str(daemon.state_dir / "workers" / f"{worker['id']}.lock")
     assert found[0] == "/dev/null"
@@ -251,3 +251,14 @@ def test_a_worker_goes_on_after_what_could_not_start(single: Daemon) -> None:
     failed(single, argv=["no-such-program"])
     assert run(single, "echo fine") == "fine\n"
     assert single.workers()[0]["id"] == worker
+
+
+def test_a_daemon_in_a_locale_without_utf_8_runs_everything_all_the_same(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon("--workers", "1")
+    daemon.environment.update({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+    daemon.start()
+    (job_id,) = daemon.call("job.enqueue", jobs=[{"argv": ["echo", "é日本🦆"], "env": {"É": "ü"}, "max_retries": 1}])[
+        "ids"
+    ]
+    assert daemon.wait_state(job_id, "completed", "dead")["state"] == "completed"
+    assert daemon.output(job_id) == "é日本🦆\n"
