@@ -163,7 +163,7 @@ class JobLogs(_Result, frozen=True):
     text: str | None = None
     base64: str | None = None
     dropped: bool = False
-    """Output right before `offset` was dropped, because the log reached its limit; said once, not of all that follow."""
+    """Output right before `offset` was dropped, because the log reached its limit. It is said of one piece only."""
 
 
 # --- dead letter queue ----------------------------------------------------------------------------------------------
