@@ -21,6 +21,12 @@ DONE, REFUSED, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 """Exit statuses; NoDaemon's own is 3. The last two are what a shell says of a program that SIGINT, SIGPIPE ended."""
 
 
+_NO_ARGUMENTS: tuple[type[click.ClickException], ...] = tuple(
+    kind for kind in [getattr(click.exceptions, "NoArgsIsHelpError", None)] if kind is not None
+)
+"""How click 8.2 and later ask for the help of a group that was called with nothing; before, it is printed at once."""
+
+
 class Entry(NamedTuple):
     """A subcommand: where it is found, and its one line in `queuectl --help`."""
 
@@ -183,6 +189,9 @@ def _complain(error: Exception) -> int:
 
 
 def _complain_usage(error: click.ClickException) -> None:
+    if isinstance(error, _NO_ARGUMENTS):
+        click.echo(error.format_message(), err=True)  # a whole help text, not a sentence
+        return
     hint = ""
     if isinstance(error, click.UsageError) and error.ctx is not None and not error.ctx.resilient_parsing:
         hint = f"`{error.ctx.command_path} --help` shows how it is used"

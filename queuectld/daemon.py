@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from protocol import paths
+from protocol.jobs import WAITING, JobState
 from protocol.version import __version__
 from queuectld import failpoints, handover, sdnotify, startup
 from queuectld.clock import Clock
@@ -214,7 +215,7 @@ class _Daemon:
         background = [asyncio.ensure_future(_watchdog(context)), asyncio.ensure_future(retention.run())]
         if self._unclean:
             background.append(asyncio.ensure_future(self._after_unclean_stop(readers, retention)))
-        _say_ready(context)
+        _say_ready(context, await committer.submit(lambda store: store.counts()))
         log.info(
             "ready",
             extra={"version": __version__, "pid": about.pid, "socket": str(address), "state_dir": str(about.state_dir)},
@@ -412,14 +413,20 @@ async def _watchdog(context: Context) -> None:
     """Tell systemd that this process works: its loop turns, and its committer answers."""
     interval = sdnotify.watchdog_interval(os.environ)
     while interval is not None:
-        await context.committer.submit(lambda store: store.desired_workers())
-        sdnotify.notify("WATCHDOG=1")
+        counts = await context.committer.submit(lambda store: store.counts())
+        sdnotify.notify("WATCHDOG=1", _status_text(context, counts))
         await asyncio.sleep(interval)
 
 
-def _say_ready(context: Context) -> None:
-    count = len(context.supervisor.workers())
-    sdnotify.notify("READY=1", f"STATUS=serving on {context.about.socket} with {count} workers")
+def _say_ready(context: Context, counts: dict[JobState, int]) -> None:
+    sdnotify.notify("READY=1", _status_text(context, counts))
+
+
+def _status_text(context: Context, counts: dict[JobState, int]) -> str:
+    """What `systemctl status` shows in its own line."""
+    waiting = sum(counts[state] for state in WAITING)
+    workers, running = len(context.supervisor.workers()), counts[JobState.PROCESSING]
+    return f"STATUS={workers} workers, {running} jobs running, {waiting} waiting, {counts[JobState.DEAD]} dead"
 
 
 __all__ = ["Options", "StartError", "run"]

@@ -18,6 +18,9 @@ from queuectld import failpoints
 from queuectld.worker import cgroups, containment
 from queuectld.worker.limited_log import LimitedLog
 
+_NOT_FOR_JOBS = ("NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC")
+"""What systemd says to one service. Whoever enqueued from within a service is not to be answered for by the job."""
+
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 """Exit codes of what could not be started, as a shell gives them."""
@@ -111,6 +114,8 @@ class Attempt:
         lease = self.lease
         environment = {} if lease.exact_env else dict(around.base)
         environment.update(lease.env or {})
+        for name in _NOT_FOR_JOBS:
+            environment.pop(name, None)
         environment["QUEUECTL_JOB_ID"] = lease.id
         environment["QUEUECTL_ATTEMPT"] = str(lease.attempt)
         environment["QUEUECTL_MAX_RETRIES"] = str(lease.max_retries)
