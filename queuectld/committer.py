@@ -20,6 +20,9 @@ from queuectld.store.base import StorageError, StorageFailed, StorageFull, Store
 T = TypeVar("T")
 Operation = Callable[[Store], T]
 
+_Submitted = tuple[Operation[Any], asyncio.Future[Any]]
+_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
+
 MAX_BATCH = 256
 """Operations of one transaction: a bound for how long the first of them waits for the last."""
 
@@ -30,13 +33,14 @@ class Committer:
     Args:
         store: owned by the committer's thread from `start` to `stop`.
         on_failure: called in the event loop's thread after an I/O error, once; nothing is taken after it.
-        on_full: called in the event loop's thread when the disk was full; its batch was refused, the next may succeed.
+        make_room: called in the committer's thread when the disk was full; where it made some, the batch is tried once
+            more. Without room the batch is refused, and the next may succeed.
     """
 
-    def __init__(self, store: Store, on_failure: Callable[[StorageError], None], on_full: Callable[[], None]) -> None:
+    def __init__(self, store: Store, on_failure: Callable[[StorageError], None], make_room: Callable[[], bool]) -> None:
         self._store = store
         self._on_failure = on_failure
-        self._on_full = on_full
+        self._make_room = make_room
         self._queue: queue.SimpleQueue[tuple[Operation[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,25 +91,13 @@ class Committer:
             if batch:
                 self._commit(batch)
 
-    def _commit(self, batch: list[tuple[Operation[Any], asyncio.Future[Any]]]) -> None:
-        outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
-        store = self._store
+    def _commit(self, batch: list[_Submitted]) -> None:
+        outcomes: list[_Outcome] = []
         error: StorageError | None = self._failed
         if error is None:
-            try:
-                store.begin()
-                for operation, future in batch:
-                    outcomes.append((future, *self._run_one(operation)))
-                failpoints.hit("commit.before")
-                store.commit()
-                failpoints.hit("commit.after")
-            except StorageError as failure:
-                error = failure
-            except Exception as fault:  # noqa: BLE001 - a thread that ends silently leaves a daemon that answers nobody
-                error = StorageFailed(f"unexpectedly: {fault!r}")
-            if error is not None:
-                with contextlib.suppress(StorageError):
-                    store.rollback()
+            outcomes, error = self._transact(batch)
+            if isinstance(error, StorageFull) and self._make_room():
+                outcomes, error = self._transact(batch)
         if error is not None:
             refusal = _refusal(error)
             # Even what was refused by its own operation: that refusal was decided on changes that are not there now.
@@ -115,6 +107,26 @@ class Committer:
         assert self._loop is not None  # noqa: S101 - set by start
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._resolve, outcomes, error)
+
+    def _transact(self, batch: list[_Submitted]) -> tuple[list[_Outcome], StorageError | None]:
+        outcomes: list[_Outcome] = []
+        store = self._store
+        error: StorageError | None = None
+        try:
+            store.begin()
+            for operation, future in batch:
+                outcomes.append((future, *self._run_one(operation)))
+            failpoints.hit("commit.before")
+            store.commit()
+            failpoints.hit("commit.after")
+        except StorageError as failure:
+            error = failure
+        except Exception as fault:  # noqa: BLE001 - a thread that ends silently leaves a daemon that answers nobody
+            error = StorageFailed(f"unexpectedly: {fault!r}")
+        if error is not None:
+            with contextlib.suppress(StorageError):
+                store.rollback()
+        return outcomes, error
 
     def _run_one(self, operation: Operation[Any]) -> tuple[Any, BaseException | None]:
         store = self._store
@@ -129,9 +141,7 @@ class Committer:
         store.keep()
         return result, None
 
-    def _resolve(
-        self, outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]], error: StorageError | None
-    ) -> None:
+    def _resolve(self, outcomes: list[_Outcome], error: StorageError | None) -> None:
         for future, result, refusal in outcomes:
             if future.cancelled():
                 continue  # its client is gone; what it asked for is done all the same
@@ -139,9 +149,7 @@ class Committer:
                 future.set_result(result)
             else:
                 future.set_exception(refusal)
-        if isinstance(error, StorageFull):
-            self._on_full()
-        elif error is not None:
+        if error is not None and not isinstance(error, StorageFull):
             self._on_failure(error)
 
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from protocol import paths
+from protocol.errors import ProtocolError
 from protocol.jobs import WAITING, JobState
 from protocol.version import __version__
 from queuectld import failpoints, handover, sdnotify, startup
@@ -95,6 +96,7 @@ def run(options: Options) -> int:
         startup.prepare_state_dir(options.state_dir)
         lock, descriptors = startup.lock_state_dir(options.state_dir), startup.raise_descriptor_limit()
         failpoints.hit("start.locked")
+        DiskSpace(options.state_dir).make_startable()
     store = open_store(options.state_dir / "queue.db")
     failpoints.hit("start.opened")
     identity = None
@@ -148,7 +150,8 @@ class _Daemon:
         self._inherited = inherited
         mark = _running_mark(options.state_dir)
         self._unclean = inherited is None and mark.exists()
-        mark.touch(mode=0o600)
+        with contextlib.suppress(OSError):  # no room for it: then a damage will be found when it is come upon
+            mark.touch(mode=0o600)
         self._started_at = inherited.started_at if inherited else time.time()
         self._generation = inherited.generation if inherited else 0
         self._ending: asyncio.Future[Ending] | None = None
@@ -165,7 +168,7 @@ class _Daemon:
         _mend_clock(self._store, clock)
         settings = with_overrides(self._store.settings())
         desired = self._store.desired_workers()
-        workers, running = self._store.workers(), self._store.running()
+        workers, running, counts = self._store.workers(), self._store.running(), self._store.counts()
         readers = Readers(self._store.reader)
         # From here on the committer's thread owns the store.
         committer.start()
@@ -204,7 +207,10 @@ class _Daemon:
         self._handle_signals(loop)
         if self._options.workers is not None and self._inherited is None:
             desired = self._options.workers
-            await committer.submit(lambda store: store.set_desired_workers(desired))
+            try:
+                await committer.submit(lambda store: store.set_desired_workers(desired))
+            except ProtocolError as refusal:  # a full disk does not keep running jobs from being finished
+                log.warning("the size of the pool could not be stored: %s", refusal.message)
         await supervisor.recover(workers, running, desired)
         failpoints.hit("recovery.recovered")
         for descriptor, waiting in self._inherited.connections if self._inherited else []:
@@ -215,11 +221,8 @@ class _Daemon:
         background = [asyncio.ensure_future(_watchdog(context)), asyncio.ensure_future(retention.run())]
         if self._unclean:
             background.append(asyncio.ensure_future(self._after_unclean_stop(readers, retention)))
-        _say_ready(context, await committer.submit(lambda store: store.counts()))
-        log.info(
-            "ready",
-            extra={"version": __version__, "pid": about.pid, "socket": str(address), "state_dir": str(about.state_dir)},
-        )
+        if not self._ending.done():
+            _say_ready(context, counts)
         ending = await self._ending
         if ending is Ending.STOP:
             await self._stop(context, server)
@@ -413,13 +416,26 @@ async def _watchdog(context: Context) -> None:
     """Tell systemd that this process works: its loop turns, and its committer answers."""
     interval = sdnotify.watchdog_interval(os.environ)
     while interval is not None:
-        counts = await context.committer.submit(lambda store: store.counts())
-        sdnotify.notify("WATCHDOG=1", _status_text(context, counts))
+        try:
+            status = _status_text(context, await context.committer.submit(lambda store: store.counts()))
+        except ProtocolError as refusal:  # a full disk is no reason to be killed
+            status = f"STATUS={refusal.message}"
+        sdnotify.notify("WATCHDOG=1", status)
         await asyncio.sleep(interval)
 
 
 def _say_ready(context: Context, counts: dict[JobState, int]) -> None:
+    about = context.about
     sdnotify.notify("READY=1", _status_text(context, counts))
+    log.info(
+        "ready",
+        extra={
+            "version": __version__,
+            "pid": about.pid,
+            "socket": str(about.socket),
+            "state_dir": str(about.state_dir),
+        },
+    )
 
 
 def _status_text(context: Context, counts: dict[JobState, int]) -> str:

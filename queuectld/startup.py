@@ -44,9 +44,7 @@ def prepare_state_dir(path: Path) -> None:
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise StartError(
-            f"the state directory {path} can't be used: {error.strerror}", "give --state-dir one that is writable"
-        ) from None
+        raise _unusable(path, error) from None
 
 
 def lock_state_dir(path: Path) -> int:
@@ -55,7 +53,10 @@ def lock_state_dir(path: Path) -> int:
     Raises:
         StartError: another one has it.
     """
-    descriptor = os.open(path / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -65,9 +66,21 @@ def lock_state_dir(path: Path) -> int:
             f"another queuectld (PID {owner or 'unknown'}) runs on the state directory {path}",
             "`queuectl daemon stop` ends it; or give --state-dir another directory",
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(descriptor)
+        raise _unusable(path, error) from None
     return descriptor
+
+
+def _unusable(path: Path, error: OSError) -> StartError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StartError(
+        f"the state directory {path} can't be used: {error.strerror}",
+        "free some disk space" if full else "give --state-dir one that is writable",
+    )
 
 
 def group_id(name: str | None) -> int | None:

@@ -19,12 +19,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -229,8 +229,10 @@ class Supervisor:
                 handle = Handle(nobody, -1, 0.0, running=_running(by_worker.get(record.id)))
                 self._handles[record.id] = handle
                 self._bury(handle, "ended while no daemon ran")
-            else:
-                await self._settle(record.id, Outcome.LOST)  # another boot: no process of it can be left
+            else:  # another boot: no process of it can be left
+                handle = Handle(record, -1, 0.0, running=_running(by_worker.get(record.id)), ending=True)
+                self._handles[record.id] = handle
+                self._in_background(self._conclude(handle, Outcome.LOST))
         self._check_silence_later(self._settings().heartbeat_timeout)
         self._fill_pool()
 
@@ -651,7 +653,10 @@ class Supervisor:
             handle.peer = None
         level = logging.DEBUG if expected else logging.WARNING
         log.log(level, "worker %s", why, extra={"worker": handle.record.id, "pid": handle.record.pid})
-        task = asyncio.ensure_future(self._bury_now(handle, lost_as))
+        self._in_background(self._bury_now(handle, lost_as))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -680,10 +685,17 @@ class Supervisor:
         if not proven:
             return
         failpoints.hit("lost.proven")
-        with contextlib.suppress(ProtocolError):
-            await self._settle(record.id, lost_as or self._outcome_of_lost)
+        await self._conclude(handle, lost_as)
+
+    async def _conclude(self, handle: Handle, lost_as: Outcome | None) -> None:
+        """Settle what a worker had that is proven gone, forget it, and only then replace it."""
+        record = handle.record
+        stored = await self._settle(record.id, lost_as or self._outcome_of_lost)
+        while not stored:  # the disk is full; its job must not stay `processing` for ever
+            await asyncio.sleep(DISK_PAUSE)
+            stored = await self._settle(record.id, lost_as or self._outcome_of_lost)
         failpoints.hit("lost.cleared")
-        lock.unlink(missing_ok=True)
+        self._lock_of(record.id).unlink(missing_ok=True)
         failpoints.hit("lost.unlocked")
         if handle.pidfd >= 0:
             os.close(handle.pidfd)
@@ -696,7 +708,8 @@ class Supervisor:
     def _lock_of(self, worker: str) -> Path:
         return self._state_dir / "workers" / f"{worker}.lock"
 
-    async def _settle(self, worker: str, lost_as: Outcome) -> None:
+    async def _settle(self, worker: str, lost_as: Outcome) -> bool:
+        """Whether it could be stored."""
         settings, now, chance = self._settings(), self._clock.now(), random.random()  # noqa: S311
         read: list[tuple[int, int]] = []
 
@@ -709,13 +722,18 @@ class Supervisor:
             failpoints.hit("lost.settled")
             return settled
 
-        settled = await self._committer.submit(operation)
+        try:
+            settled = await self._committer.submit(operation)
+        except ProtocolError as refusal:
+            log.error("the end of a worker could not be stored: %s", refusal.message)  # noqa: TRY400 - it says all
+            return False
         failpoints.hit("lost.committed")
         for job, attempt in read:  # only now, when what they said is on disk
             exit_records.remove(self._state_dir, job, attempt)
         for job_end in settled:
             log.warning("attempt settled without its worker", extra={"job": job_end.id, "state": job_end.state})
             self._ended(job_end)
+        return True
 
     def _gave_up(self, unreadable: list[Settled]) -> None:
         for job in unreadable:
@@ -803,13 +821,16 @@ class Supervisor:
         handle = Handle(record, pidfd, time.monotonic())
         self._handles[worker_id] = handle
         # Recorded before anything can be leased to it: the queue of operations keeps this order.
-        self._committer.submit(lambda store: store.add_worker(record)).add_done_callback(
-            lambda future: self._bury(handle, "can't be recorded") if self._refused(future) else None
-        )
+        recorded = self._committer.submit(lambda store: store.add_worker(record))
+        recorded.add_done_callback(lambda future: self._not_recorded(handle) if self._refused(future) else None)
         self._watch(handle)
         log.info("worker started", extra={"worker": worker_id, "pid": child.pid})
         self._check_silence_later(max(self._settings().heartbeat_timeout, ATTACH_PATIENCE))
         return worker_id
+
+    def _not_recorded(self, handle: Handle) -> None:
+        self._throttle = self._throttle.after_failure(time.monotonic())
+        self._bury(handle, "can't be recorded")
 
     # --- heartbeats ---------------------------------------------------------------------------------------------
 

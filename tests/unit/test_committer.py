@@ -53,9 +53,12 @@ class Outcomes:
     def __init__(self) -> None:
         self.failures: list[StorageError] = []
         self.full = 0
+        self.room: list[bool] = []
+        """Whether there is room to make, each time in turn; none where there is no more."""
 
-    def on_full(self) -> None:
+    def make_room(self) -> bool:
         self.full += 1
+        return self.room.pop(0) if self.room else False
 
 
 def setting(key: str, value: float) -> Callable[[Store], str]:
@@ -81,7 +84,7 @@ def run(store: Store, use: Callable[[Committer, Outcomes], Awaitable[T]]) -> tup
 
     async def main() -> tuple[T, Outcomes]:
         outcomes = Outcomes()
-        committer = Committer(store, outcomes.failures.append, outcomes.on_full)
+        committer = Committer(store, outcomes.failures.append, outcomes.make_room)
         committer.start()
         try:
             return await use(committer, outcomes), outcomes
@@ -222,6 +225,24 @@ def test_a_failed_commit_fails_its_whole_batch_and_all_that_follows() -> None:
     assert [refusal.kind for refusal in refusals] == ["storage_failed"] * 4
     assert store.steps == ["begin", "commit", "begin", "commit", "rollback"], "nothing is tried after it"
     assert [str(failure) for failure in outcomes.failures] == ["disk I/O error"]
+
+
+def test_where_room_can_be_made_a_batch_is_tried_once_more() -> None:
+    store = GatedStore()
+    store.faults = [StorageFull("full"), None, StorageFull("full"), StorageFull("full")]
+    store.gate.set()
+
+    async def use(committer: Committer, outcomes: Outcomes) -> list[Any]:
+        outcomes.room = [True, True]
+        first = await settled(committer.submit(setting("a", 1)))
+        return first + await settled(committer.submit(setting("b", 2)))
+
+    (result, refusal), outcomes = run(store, use)
+    assert result == "a"
+    assert refusal.kind == "storage_full"
+    assert store.settings() == {"a": 1}
+    assert outcomes.full == 2
+    assert store.steps == ["begin", "commit", "rollback", "begin", "commit"] + ["begin", "commit", "rollback"] * 2
 
 
 def test_what_waits_behind_a_failed_commit_is_refused_too() -> None:
