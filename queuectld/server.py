@@ -20,6 +20,7 @@ from msgspec import UNSET, Struct
 from protocol import framing
 from protocol.errors import ProtocolError
 from protocol.messages import METHODS
+from queuectld.hangups import Hangups
 
 log = logging.getLogger("queuectld.server")
 
@@ -100,6 +101,7 @@ class Server:
         self.detached = detached
         self.connections: set[Connection] = set()
         self.idle = asyncio.Event()
+        self.hangups = Hangups()
         self._listener: socket.socket | None = None
         self._arriving: set[asyncio.Task[None]] = set()
 
@@ -166,6 +168,7 @@ class Server:
     def close(self) -> None:
         """Take in nobody and drop every connection, what was written to them going out first."""
         self._stop_accepting()
+        self.hangups.close()
         for connection in list(self.connections):
             connection.close()
 
@@ -193,6 +196,7 @@ class Connection(asyncio.Protocol):
         self._backlog: list[bytes | None] = []
         self._tasks: dict[asyncio.Task[None], tuple[str, bytes]] = {}
         self._transport: asyncio.Transport | None = None
+        self._descriptor = -1
         self._unread = False
         self._bulk = asyncio.Lock()
         self._reads = asyncio.Event()
@@ -205,6 +209,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what asyncio promises for stream sockets
         self._transport = transport
+        self._descriptor = transport.get_extra_info("socket").fileno()
         try:
             peer = credentials(transport.get_extra_info("socket"))
         except OSError:
@@ -235,7 +240,13 @@ class Connection(asyncio.Protocol):
         # A peer that has said all it wants (`socat` at the end of its input) still gets its answers.
         self._said_all = True
         self._close_when_answered()
+        self._watch_hangup()
         return True
+
+    def _watch_hangup(self) -> None:
+        """Notice it if the peer goes, now that nothing is read from it."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._server.hangups.watch(self._descriptor, self._transport.abort)
 
     def _close_when_answered(self) -> None:
         if self._said_all and not self._tasks and not self._backlog and self._transport is not None:
@@ -253,6 +264,7 @@ class Connection(asyncio.Protocol):
         self._work()
 
     def connection_lost(self, _error: Exception | None) -> None:
+        self._server.hangups.forget(self._descriptor)
         self._transport = None
         self._backlog.clear()
         self._server.connections.discard(self)
@@ -280,7 +292,10 @@ class Connection(asyncio.Protocol):
             return
         if self._stopped or self._unread or self._backlog or len(self._tasks) >= MAX_PENDING:
             self._transport.pause_reading()
+            if len(self._tasks) >= MAX_PENDING:
+                self._watch_hangup()  # these may wait for long
         else:
+            self._server.hangups.forget(self._descriptor)
             self._transport.resume_reading()
 
     def _on_line(self, line: bytes | None) -> None:

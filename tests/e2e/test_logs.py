@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import socket
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, RefusedError, wait_for
+from tests.harness import Daemon, RefusedError, request_line, wait_for
 
 
 def run(daemon: Daemon, command: str, **fields: Any) -> str:
@@ -174,10 +175,17 @@ def test_followers_who_leave_cost_nothing(single: Daemon) -> None:
 
     single.call("job.list")
     before = descriptors()
-    for _ in range(30):
-        with single.wire() as wire:
-            wire.send("job.logs", id=job_id, follow=True)
-            wire.send("job.wait", ids=[job_id])
+    wires = [single.wire() for _ in range(20)]
+    for number, wire in enumerate(wires):
+        wait = request_line("job.wait", 1, {"ids": [job_id]})
+        follow = request_line("job.logs", 2, {"id": job_id, "follow": True})
+        wire.send_raw((wait + follow) * (1 + number % 2 * 70))  # some ask for more than is worked on at once
+        if number % 3 == 0:
+            wire.connection.shutdown(socket.SHUT_WR)
+    wait_for(lambda: descriptors() >= before + 2 * len(wires), "all to be waited for")
+    for wire in wires:
+        wire.connection.close()
+        wire.__exit__()
     wait_for(lambda: descriptors() <= before, "descriptors to be closed")
 
 
