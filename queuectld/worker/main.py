@@ -75,6 +75,8 @@ class Worker:
         self._attempt: Attempt | None = None
         self._untold: AttemptResult | None = None
         self._recorded = False
+        self._complained = False
+        """Of a disk that did not take the exit record."""
         self._carried: AttemptResult | None = None
         self._exiting = False
         self._interrupted = False
@@ -99,7 +101,9 @@ class Worker:
         if self._attempt is not None:
             return False
         if self._away_since is not None:
-            if self._exiting and (self._untold is None or self._recorded):
+            if self._untold is not None and not self._recorded:
+                return False  # it is nowhere but here
+            if self._exiting:
                 return True
             patience = REPORT_PATIENCE if self._untold else IDLE_PATIENCE
             return time.monotonic() >= self._away_since + patience
@@ -167,7 +171,7 @@ class Worker:
         if self._attempt is None or self._attempt.result is None:
             return
         self._untold, self._attempt = self._attempt.result, None
-        self._recorded = False
+        self._recorded = self._complained = False
         failpoints.hit("worker.ended")
         if self._attached:
             self._tell(self._untold)
@@ -188,8 +192,12 @@ class Worker:
             exit_records.write(self._state_dir, self._untold)
             self._recorded = True
             failpoints.hit("worker.recorded")
+        except FileNotFoundError:
+            self._recorded = True  # the state directory is gone: nobody will ever look for it there
         except OSError as error:
-            _say(f"worker {self._id}: can't write the exit record of an attempt, still trying to tell it: {error}")
+            if not self._complained:
+                _say(f"worker {self._id}: can't write the exit record of an attempt, trying again: {error}")
+            self._complained = True
 
     def _told(self) -> None:
         """The outcome is committed, or nobody wants it: either way it is not this worker's any more."""
@@ -226,10 +234,10 @@ class Worker:
         if self._away_since is None:
             self._away_since = time.monotonic()
             self._retries = 0
-        self._record()
         self._retry_later()
 
     def _retry_later(self) -> None:
+        self._record()
         self._next_try = time.monotonic() + RETRY_PAUSES[min(self._retries, len(RETRY_PAUSES) - 1)]
         self._retries += 1
 

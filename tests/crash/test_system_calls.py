@@ -62,7 +62,7 @@ def test_a_commit_that_failed_is_never_acknowledged(directory: Path, call: str, 
         daemon.call("job.enqueue", jobs=[witness.gated("running", exit_code=7, max_retries=1)])
         witness.wait_begun("running")
         inject = ["-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={number}+"]
-        with attached(daemon, command(daemon, *inject)):
+        with attached(daemon.pid, command(daemon, *inject)):
 
             def enqueue_all(wire: Wire) -> None:
                 for job in jobs:
@@ -158,7 +158,7 @@ def test_while_nothing_can_be_written_all_waits_and_then_goes_on_by_itself(direc
             witness.wait_begun(job_id)
         full = ["-e", "trace=pwrite64", "-e", "inject=pwrite64:error=ENOSPC"]
         late = witness.job("late")
-        with attached(daemon, command(daemon, *full)):
+        with attached(daemon.pid, command(daemon, *full)):
             for _ in range(3):
                 assert _kind(lambda: daemon.call("job.enqueue", jobs=[late])) == "storage_full"
             assert _kind(lambda: daemon.call("job.cancel", ids=["cancelled"])) == "storage_full"
@@ -180,6 +180,32 @@ def test_while_nothing_can_be_written_all_waits_and_then_goes_on_by_itself(direc
         assert witness.count("begin", "finishes") == 1
         assert jobs["cancelled"]["state"] == "cancelled"
         assert [attempt["outcome"] for attempt in jobs["lost"]["history"]] == ["lost", "completed"]
+        assert daemon.stop() == 0
+        check_left(daemon)
+
+
+@needs_strace
+@pytest.mark.parametrize(("call", "error"), [("write", "ENOSPC"), ("fsync", "EIO"), ("fsync", "ENOSPC")])
+def test_an_outcome_that_can_not_be_kept_is_tried_again(directory: Path, call: str, error: str) -> None:
+    witness = Witness(directory)
+    with running_daemon(directory, "--workers", "1", settings=QUICK) as daemon:
+        daemon.wait_workers(1)
+        daemon.call("job.enqueue", jobs=[witness.gated("job", exit_code=7, max_retries=1)])
+        witness.wait_begun("job")
+        (worker,) = daemon.workers()
+        daemon.kill()
+        exits = daemon.state_dir / "exits"
+        failing = ["-P", str(exits / "1.1.tmp"), "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when=1..2"]
+        with attached(worker["pid"], ["strace", "-f", "-qq", "-o", str(directory / "trace"), *failing]):
+            witness.open_gate("job")
+            wait_for(lambda: list(exits.glob("*.json")), "the outcome to be kept in a file")
+        assert (directory / "trace").read_text().count("(INJECTED)") == 2
+        assert daemon.log.read_text().count("can't write the exit record") == 1, "it is said, but not again and again"
+        os.kill(worker["pid"], signal.SIGKILL)
+        daemon.start()
+        job = daemon.wait_state("job", "dead")
+        assert job["exit_code"] == 7
+        check_jobs(daemon, witness, lost=0)
         assert daemon.stop() == 0
         check_left(daemon)
 
@@ -222,7 +248,7 @@ def test_no_reply_leaves_before_what_it_acknowledges_is_on_disk(daemon: Daemon) 
             for _ in range(each):
                 assert "result" in wire.receive()
 
-    with attached(daemon, [*options, *calls]):
+    with attached(daemon.pid, [*options, *calls]):
         daemon.enqueue("true", id="order-alone")
         threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
         for thread in threads:

@@ -35,11 +35,11 @@ def command(daemon: Daemon, *options: str, output: Path | None = None) -> list[s
 
 
 @contextlib.contextmanager
-def attached(daemon: Daemon, arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Have all threads of a running daemon traced, until the end of the block or of the daemon."""
-    tracer = subprocess.Popen([*arguments, "-p", str(daemon.pid)], stdin=subprocess.DEVNULL)
+def attached(pid: int, arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Have all threads of a running process traced, until the end of the block or of the process."""
+    tracer = subprocess.Popen([*arguments, "-p", str(pid)], stdin=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _traces_all(daemon.pid, tracer), "strace to be attached")
+        wait_for(lambda: _traces_all(pid, tracer), "strace to be attached")
         yield tracer
     finally:
         tracer.send_signal(signal.SIGINT)  # it lets go, and the daemon goes on
