@@ -158,6 +158,6 @@ def _refusal(error: StorageError) -> ProtocolError:
         return ProtocolError("storage_full", f"the disk is full: {error}", "nothing was changed; free some space")
     return ProtocolError(
         "storage_failed",
-        f"the disk failed: {error}",
+        f"the store failed: {error}",
         "it is unknown whether the change was stored; the daemon stops, and finds out at its next start",
     )

@@ -267,7 +267,10 @@ class _Daemon:
         """Beside the work. SQLite survives those, the hardware below it not always."""
 
         def check() -> list[str]:
-            reader = readers.make()
+            try:
+                reader = readers.make()
+            except StorageError as error:
+                return [str(error)]
             try:
                 return reader.integrity_check(INTEGRITY_PATIENCE)
             finally:
