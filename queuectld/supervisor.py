@@ -109,6 +109,9 @@ class Handle:
     running: Running | None = None
     peer: Peer | None = None
     was_attached: bool = False
+    greeted: bool = False
+    """Its attach on `peer` was answered. Until then it is told nothing: orders that overtake the answer speak of what
+    the worker does not know yet, an attempt perhaps. They are repeated after it."""
     retiring: bool = False
     parked: bool = False
     """Attached, idle, and known to wait for an attempt."""
@@ -121,6 +124,11 @@ class Handle:
     """What it runs, and what it may be given at this moment, is to be interrupted."""
     stopping_at: float | None = field(default=None)
     """Monotonic seconds; told to end its attempt for a shutdown, it must be gone by then."""
+
+    @property
+    def listener(self) -> Peer | None:
+        """Who can be told something now."""
+        return self.peer if self.greeted else None
 
     @property
     def state(self) -> WorkerState:
@@ -370,8 +378,8 @@ class Supervisor:
         for handle in self._handles.values():
             # What was promised under the old interval must not be judged by the new timeout.
             handle.last_seen = time.monotonic()
-            if handle.peer is not None:
-                handle.peer.notify("worker.config", config)
+            if handle.listener is not None:
+                handle.listener.notify("worker.config", config)
         self._check_silence_later(settings.heartbeat_timeout)
 
     # --- dispatch -----------------------------------------------------------------------------------------------
@@ -429,8 +437,8 @@ class Supervisor:
             for handle in offered:
                 handle.offered = False
             for handle, lease in zip(offered, given, strict=False):
-                if handle.peer is not None:
-                    handle.peer.notify("attempt.start", AttemptStart(lease=lease))
+                if handle.listener is not None:
+                    handle.listener.notify("attempt.start", AttemptStart(lease=lease))
                 self._leased(handle, lease, now)
                 if handle.retiring:
                     self._tell_exit(handle)
@@ -452,7 +460,7 @@ class Supervisor:
             asyncio.get_running_loop().call_soon(self._interrupt, handle)  # after the message that carries the lease
 
     def _park(self, handle: Handle) -> None:
-        if handle.peer is None or handle.vanished or handle.ending or handle.running is not None or handle.offered:
+        if handle.listener is None or handle.vanished or handle.ending or handle.running is not None or handle.offered:
             return
         if handle.retiring:
             self._tell_exit(handle)
@@ -478,7 +486,7 @@ class Supervisor:
         if handle.peer is not None and handle.peer is not peer:
             handle.peer.close()
         peer.worker = params.worker
-        handle.peer = peer
+        handle.peer, handle.greeted = peer, False
         handle.was_attached = True
         handle.last_seen = time.monotonic()
         self._throttle = self._throttle.after_success()
@@ -502,18 +510,22 @@ class Supervisor:
                 if lease is None:
                     self._bury(handle, "has a job that can't be read")
                     raise ProtocolError("forbidden", "the job of this worker can't be read any more")
-        elif not stale:
-            self._park(handle)
-        # From here on without a pause, and the orders after the answer: a worker must hear that it is attached first.
-        asyncio.get_running_loop().call_soon(self._repeat_orders, handle, cancelling)
+        if handle.peer is peer:  # else it came again meanwhile, or is gone
+            # From here to the answer without a pause; what is said from now on is said after it.
+            handle.greeted = True
+            asyncio.get_running_loop().call_soon(self._repeat_orders, handle, peer, stale, cancelling)
         settings = self._settings()
         failpoints.hit("attach.done")
         return AttachResult(
             heartbeat_interval=settings.heartbeat_interval, kill_grace=settings.kill_grace, lease=lease, stale=stale
         )
 
-    def _repeat_orders(self, handle: Handle, cancelling: bool) -> None:
+    def _repeat_orders(self, handle: Handle, peer: Peer, stale: bool, cancelling: bool) -> None:
         """What may have been said while the worker was away."""
+        if handle.peer is not peer:
+            return
+        if not stale:
+            self._park(handle)
         if cancelling:
             self._tell_end(handle, Outcome.CANCELLED)
         if handle.stopping_at is not None:
@@ -603,8 +615,8 @@ class Supervisor:
             self._bury(handle, "stopped before it had started", expected=True)
 
     def _tell_exit(self, handle: Handle) -> None:
-        if handle.peer is not None:
-            handle.peer.notify("worker.exit", WorkerExit())
+        if handle.listener is not None:
+            handle.listener.notify("worker.exit", WorkerExit())
 
     def _interrupt(self, handle: Handle) -> None:
         """End its attempt for a shutdown; if it does not manage to, end the worker."""
@@ -620,9 +632,9 @@ class Supervisor:
             self._bury(handle, "did not end its attempt in time", lost_as=Outcome.INTERRUPTED)
 
     def _tell_end(self, handle: Handle, outcome: Outcome) -> None:
-        if handle.peer is not None and handle.running is not None:
-            grace = self._settings().kill_grace
-            handle.peer.notify("attempt.end", AttemptEnd(attempt=handle.running.ref, outcome=outcome, kill_grace=grace))
+        if handle.listener is not None and handle.running is not None:
+            order = AttemptEnd(attempt=handle.running.ref, outcome=outcome, kill_grace=self._settings().kill_grace)
+            handle.listener.notify("attempt.end", order)
 
     def _watch(self, handle: Handle) -> None:
         asyncio.get_running_loop().add_reader(handle.pidfd, self._vanished, handle)

@@ -101,6 +101,8 @@ class Worker:
         if self._attempt is not None:
             return False
         if self._away_since is not None:
+            if self._connection is not None:
+                return False  # the answer to the attach may bring an attempt
             if self._untold is not None and not self._recorded:
                 return False  # it is nowhere but here
             if self._exiting:

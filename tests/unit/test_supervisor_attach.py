@@ -1,0 +1,126 @@
+"""What a worker is told when it attaches, and in which order: its answer first, then the orders."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec import Struct
+
+from protocol.messages import AttachParams, AttachResult
+from queuectld.clock import Clock
+from queuectld.committer import Committer
+from queuectld.core.settings import Settings
+from queuectld.diskspace import DiskSpace
+from queuectld.store.base import WorkerRecord
+from queuectld.supervisor import Supervisor
+from queuectld.watchers import Watchers
+from queuectld.worker import containment
+from tests.store.jobs import NOW, new_job, put, sqlite_store
+
+
+class Ear:
+    """The worker's end of a connection: what it is told."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.worker: str | None = None
+        self.heard: list[str] = []
+
+    def notify(self, method: str, params: Struct) -> None:
+        self.heard.append(method)
+
+    def close(self) -> None:
+        self.heard.append("closed")
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[WorkerRecord]:
+    """A process that an earlier daemon took for its worker: it lives, and holds its lock."""
+    (tmp_path / "workers").mkdir()
+    (tmp_path / "exits").mkdir()
+    lock = containment.take_lock(tmp_path / "workers" / "w1.lock")
+    process = subprocess.Popen(["/bin/sleep", "1000"], pass_fds=(lock,))
+    os.close(lock)
+    entry = containment.process(process.pid)
+    assert entry is not None
+    yield WorkerRecord("w1", containment.boot_id(), process.pid, entry.start_ticks, time.time())
+    process.kill()
+    process.wait()
+
+
+def attach_and(
+    state_dir: Path, worker: WorkerRecord, params: AttachParams, meanwhile: Callable[[Supervisor], Awaitable[None]]
+) -> tuple[AttachResult, list[str], list[str]]:
+    """The worker, to whom a job is leased, attaches, and before it is answered something else happens.
+
+    Returns:
+        The answer, what the worker had heard before it, and what it has heard soon after.
+    """
+
+    async def play() -> tuple[AttachResult, list[str], list[str]]:
+        store = sqlite_store(state_dir)
+        (number,) = put(store, new_job("job"))
+        store.begin()
+        store.add_worker(worker)
+        store.start_attempt(number, 1, "token", worker.id, NOW)
+        store.commit()
+        running = store.running()
+        committer = Committer(store, lambda _error: None, lambda: False)
+        committer.start()
+        supervisor = Supervisor(
+            committer, Watchers(), Settings, Clock(), DiskSpace(state_dir), state_dir / "sock", state_dir, None,
+            os.environ, 1024, 0o077, lambda: None,
+        )  # fmt: skip
+        await supervisor.recover([worker], running, 1)
+        ear = Ear(worker.pid)
+
+        async def attach() -> tuple[AttachResult, list[str]]:
+            answer = await supervisor.attach(ear, params)
+            return answer, ear.heard.copy()
+
+        attaching = asyncio.ensure_future(attach())
+        await asyncio.sleep(0)  # until it waits for the store
+        assert not attaching.done()
+        await meanwhile(supervisor)
+        answer, before = await attaching
+        await asyncio.sleep(0)
+        supervisor.abandon()
+        await committer.stop()
+        store.close()
+        return answer, before, ear.heard[len(before) :]
+
+    return asyncio.run(play())
+
+
+def test_an_exit_that_is_asked_for_meanwhile_is_told_after_the_answer(tmp_path: Path, worker: WorkerRecord) -> None:
+    """Found by the kill storm: told before, the worker exited, and the attempt that the answer brought was lost."""
+
+    async def stop(supervisor: Supervisor) -> None:
+        supervisor.stop_workers(None, now=False)
+
+    answer, before, after = attach_and(tmp_path, worker, AttachParams(worker="w1"), stop)
+    assert answer.lease is not None
+    assert (before, after) == ([], ["worker.exit"])
+
+
+def test_an_end_that_is_asked_for_meanwhile_is_told_after_the_answer(tmp_path: Path, worker: WorkerRecord) -> None:
+    async def stop(supervisor: Supervisor) -> None:
+        supervisor.stop_workers(None, now=True)
+
+    answer, before, after = attach_and(tmp_path, worker, AttachParams(worker="w1"), stop)
+    assert answer.lease is not None
+    assert (before, after) == ([], ["attempt.end", "worker.exit"])
+
+
+def test_changed_settings_are_in_the_answer(tmp_path: Path, worker: WorkerRecord) -> None:
+    async def change(supervisor: Supervisor) -> None:
+        supervisor.settings_changed()
+
+    _answer, before, after = attach_and(tmp_path, worker, AttachParams(worker="w1"), change)
+    assert (before, after) == ([], [])

@@ -1,0 +1,77 @@
+"""A real worker against a daemon that the test plays: what it does with messages in an order that is hard to meet."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import socket
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import PATIENCE, ROOT, Wire, wait_for
+
+LEASE = {"job": 1, "attempt": 1, "token": "t", "id": "job", "queue": "default", "max_retries": 1, "timeout": 0,
+         "log_max_bytes": 0, "command": "exit 7"}  # fmt: skip
+
+
+@pytest.fixture
+def listener(directory: Path) -> Iterator[socket.socket]:
+    for name in ("logs", "workers", "exits"):
+        (directory / name).mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.settimeout(PATIENCE)
+        listening.bind(str(directory / "sock"))
+        listening.listen()
+        yield listening
+
+
+@pytest.fixture
+def worker(directory: Path, listener: socket.socket) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "queuectld.worker", "w1", str(directory / "sock"), str(directory), ""], cwd=ROOT
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
+def accept(listener: socket.socket) -> Wire:
+    connection, _address = listener.accept()
+    connection.settimeout(PATIENCE)
+    return Wire(connection)
+
+
+def answer(wire: Wire, request: dict[str, Any], **result: Any) -> None:
+    wire.send_raw(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}).encode() + b"\n")
+
+
+def tell(wire: Wire, method: str, **params: Any) -> None:
+    wire.send_raw(json.dumps({"jsonrpc": "2.0", "method": method, "params": params}).encode() + b"\n")
+
+
+def unread(wire: Wire) -> int:
+    """Bytes that the other end has not read, or a bit more than that; unix(7), SIOCOUTQ."""
+    return int(struct.unpack("i", fcntl.ioctl(wire.connection, termios.TIOCOUTQ, b"\0" * 4))[0])
+
+
+def test_an_exit_that_overtakes_the_answer_to_its_attach_costs_no_attempt(
+    listener: socket.socket, worker: subprocess.Popen[bytes]
+) -> None:
+    with accept(listener) as wire:
+        attach = wire.receive()
+        assert attach["method"] == "worker.attach"
+        tell(wire, "worker.exit")
+        wait_for(lambda: unread(wire) == 0, "the worker to hear it")
+        answer(wire, attach, heartbeat_interval=60, kill_grace=1, lease=LEASE)
+        finish = wire.receive()
+        assert finish["method"] == "worker.finish"
+        assert finish["params"]["ended"]["exit_code"] == 7
+        answer(wire, finish)
+        assert worker.wait(PATIENCE) == 0
