@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from queuectl_client.render.remarks import remark
 from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from protocol.jobs import Job
+    from protocol.jobs import Attempt, Job
     from protocol.messages import JobLogs
     from queuectl_client.client import Client
 
@@ -132,6 +132,8 @@ class _Follower:
 
     def follow(self) -> Job:
         """Returns the job as it ended."""
+        from msgspec import UNSET  # noqa: PLC0415 - loaded by now
+
         from protocol.jobs import ENDED  # noqa: PLC0415 - loaded by now
 
         while True:
@@ -140,20 +142,19 @@ class _Follower:
                 write_output(piece)
                 self._offset = piece.next
             job = self._client.get(self.job_id)
-            if job.state in ENDED:
+            history = [] if job.history is UNSET else job.history
+            # Where retries are quick, the job may have ended while there are attempts that were not shown yet.
+            if job.state in ENDED and not any(one.number > self._attempt for one in history):
                 return job
-            self._tell(job)
+            self._tell(job, history)
             self._attempt += 1
             self._offset = 0
 
-    def _tell(self, job: Job) -> None:
+    def _tell(self, job: Job, history: Sequence[Attempt]) -> None:
         """Say how an attempt ended, and when the next one begins."""
-        from msgspec import UNSET  # noqa: PLC0415 - loaded by now
-
         from queuectl_client.render.jobs import now  # noqa: PLC0415
         from queuectl_client.render.times import span  # noqa: PLC0415
 
-        history = [] if job.history is UNSET else job.history
         made = next((one for one in history if one.number == self._attempt), None)
         if made is None or made.outcome is None:
             return
@@ -161,7 +162,7 @@ class _Follower:
             remark(f"attempt {made.number} was interrupted by a shutdown; it does not count")
             return
         reason = made.error or (f"exit code {made.exit_code}" if made.exit_code is not None else "")
-        wait = (job.run_at - now()).total_seconds()
+        wait = (job.run_at - now()).total_seconds() if made is history[-1] else 0
         remark(
             f"attempt {made.number} {made.outcome}"
             + (f": {reason}" if reason else "")
