@@ -172,6 +172,16 @@ class Terminal:
                 raise AssertionError(f"{what} was never on the terminal: {self.output!r}")
         return self.output
 
+    def asked(self, question: str) -> str:
+        """Read until a question is there and its answer waited for; all output.
+
+        A key that is a signal would be missed by an interpreter that is just about to read, until the next key.
+        """
+        self.read_until(lambda output: output.rstrip().endswith(question), question)
+        stat = Path(f"/proc/{self._process.pid}/stat")
+        wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S", "the answer to be waited for")
+        return self.output
+
     def finish(self) -> int:
         """Read until it has ended; its exit status."""
         deadline = time.monotonic() + PATIENCE

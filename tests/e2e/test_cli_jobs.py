@@ -325,14 +325,13 @@ def test_on_a_terminal_a_purge_is_asked_about(single: Daemon) -> None:
     kill_off(single, "a")
     for answer, status in (("n\r", 1), ("\x03", 130), ("\x04", 1)):
         with Terminal(argv(single, "dlq", "purge"), single.environment) as terminal:
-            terminal.read_until(lambda output: "[y/N]" in output, "the question")
-            assert "Delete all dead jobs (1), attempts and logs included?" in terminal.output
+            assert "Delete all dead jobs (1), attempts and logs included?" in terminal.asked("[y/N]:")
             terminal.send(answer)
             assert terminal.finish() == status
             assert "Traceback" not in terminal.output
         assert single.job("a")["state"] == "dead"
     with Terminal(argv(single, "dlq", "purge"), single.environment) as terminal:
-        terminal.read_until(lambda output: "[y/N]" in output, "the question")
+        terminal.asked("[y/N]:")
         terminal.send("y\r")
         assert terminal.finish() == 0
         assert "Deleted: 1 job." in terminal.output
