@@ -176,7 +176,7 @@ class _Daemon:
         context: Context
         groups = self._options.cgroup or cgroups.delegated_group()
         if groups is not None:
-            cgroups.remove_empty(groups)
+            cgroups.remove_empty(groups, containment.queue_mark(self._options.state_dir))
         retention = Retention(committer, readers, lambda: context.settings, clock, self._options.state_dir)
         supervisor = Supervisor(
             committer,

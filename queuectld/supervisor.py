@@ -677,7 +677,7 @@ class Supervisor:
         lock = self._lock_of(record.id)
         running = handle.running
         mark = containment.marker(self._state_dir, running.token) if running else ""
-        group = cgroups.Group(self._groups, running.job, running.attempt) if running and self._groups else None
+        group = cgroups.Group(self._groups, mark) if mark and self._groups else None
 
         def end() -> bool:
             return containment.end_lost_tree(

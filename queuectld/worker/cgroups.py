@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _DELEGATED = ("user.delegate", "trusted.delegate")
 """Extended attributes by which systemd says that a group is its service's to divide; systemd's CGROUP_DELEGATION."""
+
+_PREFIX = "attempt-"
 
 
 def own_group() -> Path | None:
@@ -48,24 +51,36 @@ def delegated_group() -> Path | None:
 
 
 def is_usable(group: Path) -> bool:
-    """Whether groups can be made below it, and be killed (cgroup.kill is there since Linux 5.14)."""
+    """Whether groups can be made below it, be killed (cgroup.kill is there since Linux 5.14), be entered and be left.
+
+    Who owns the group may make others in it, but to move a process takes the right to write where it comes from too.
+    """
     probe = group / f"probe-{os.getpid()}"
     try:
         probe.mkdir()
     except OSError:
         return False
     try:
-        return (probe / "cgroup.kill").exists()
+        home = own_group()
+        return (probe / "cgroup.kill").exists() and home is not None and _can_be_entered(probe, home)
     finally:
         with contextlib.suppress(OSError):
             probe.rmdir()
 
 
-class Group:
-    """The group of one attempt."""
+def _can_be_entered(group: Path, home: Path) -> bool:
+    # By another process: this one would be stuck where it can enter and not leave.
+    script = 'echo 0 > "$1/cgroup.procs" && echo 0 > "$2/cgroup.procs"'
+    command = ["/bin/sh", "-c", script, "sh", str(group), str(home)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return done.returncode == 0
 
-    def __init__(self, parent: Path, job: int, attempt: int) -> None:
-        self.path = parent / f"attempt-{job}-{attempt}"
+
+class Group:
+    """The group of one attempt; `mark` tells it from those of other queues, and of this one before a restore."""
+
+    def __init__(self, parent: Path, mark: str) -> None:
+        self.path = parent / f"{_PREFIX}{mark}"
 
     def make(self) -> None:
         """Make it.
@@ -73,20 +88,24 @@ class Group:
         Raises:
             OSError: it can't be made: too many groups, or the parent is gone.
         """
-        self.path.mkdir(exist_ok=True)
+        self.path.mkdir()
 
     @contextmanager
     def entered(self, home: Path) -> Iterator[None]:
         """Be in it: what is started meanwhile is born inside. `home` is the group to go back to.
 
         Raises:
-            OSError: it can't be entered or left.
+            OSError: it can't be entered.
+            RuntimeError: it can't be left. Something may run in it by then, so this is no mere failure to start.
         """
         _move_self(self.path)
         try:
             yield
         finally:
-            _move_self(home)
+            try:
+                _move_self(home)
+            except OSError as error:
+                raise RuntimeError(f"can't go back to the control group {home}: {error}") from error
 
     def processes(self) -> list[int]:
         """Who is in it, and in groups that the job has made below it."""
@@ -123,10 +142,12 @@ def _move_self(group: Path) -> None:
     (group / "cgroup.procs").write_text("0")
 
 
-def remove_empty(parent: Path) -> None:
-    """Remove the empty groups that attempts of the past have left."""
-    for path in parent.glob("attempt-*-*"):
-        _, job, attempt = path.name.split("-")
-        group = Group(parent, int(job), int(attempt))
+def remove_empty(parent: Path, queue: str) -> None:
+    """Remove the empty groups that attempts of the past have left; `queue` is what their marks end with.
+
+    Those of other queues are not touched: an empty one may be about to be entered.
+    """
+    for path in parent.glob(f"{_PREFIX}*{queue}"):
+        group = Group(parent, path.name.removeprefix(_PREFIX))
         if group.is_empty():
             group.remove()

@@ -27,8 +27,13 @@ MARKER = "QUEUECTL_LEASE"
 
 def marker(state_dir: Path, token: str) -> str:
     """The value of MARKER: the token, and whose it is. A copy of a database has its tokens, not its directory."""
+    return f"{token}{queue_mark(state_dir)}"
+
+
+def queue_mark(state_dir: Path) -> str:
+    """What all markers of a queue end with, and those of no other do."""
     status = os.stat(state_dir)
-    return f"{token}@{status.st_dev:x}-{status.st_ino:x}"
+    return f"@{status.st_dev:x}-{status.st_ino:x}"
 
 
 _PR_SET_CHILD_SUBREAPER = 36

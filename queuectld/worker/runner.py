@@ -160,7 +160,7 @@ class Attempt:
     def _group_entered(self, around: Surroundings) -> contextlib.AbstractContextManager[None]:
         if around.groups is None or around.own_group is None:
             return contextlib.nullcontext()
-        group = cgroups.Group(around.groups, self.lease.job, self.lease.attempt)
+        group = cgroups.Group(around.groups, containment.marker(around.state_dir, self.lease.token))
         try:
             group.make()
         except OSError:
