@@ -81,7 +81,11 @@ def wait_connected(process: subprocess.Popen[str]) -> None:
     """Wait until the command has a socket open; before that, a signal would meet a half-started interpreter."""
 
     def is_connected() -> bool:
-        return any(str(entry.readlink()).startswith("socket:") for entry in Path(f"/proc/{process.pid}/fd").iterdir())
+        for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed in this moment
+                if str(entry.readlink()).startswith("socket:"):
+                    return True
+        return False
 
     wait_for(is_connected, "the command to be connected")
 
