@@ -54,6 +54,19 @@ def processes_with(text: str) -> list[int]:
     return found
 
 
+def processes_of(directory: Path) -> list[int]:
+    """PIDs of daemons, workers and jobs in `directory`; a job with a clean environment is known by its open log."""
+    found = set(processes_with(str(directory)))
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid() and is_running(int(entry.name)):
+            with contextlib.suppress(OSError):
+                for descriptor in (entry / "fd").iterdir():
+                    with contextlib.suppress(OSError):
+                        if str(descriptor.readlink()).startswith(f"{directory}/"):
+                            found.add(int(entry.name))
+    return sorted(found)
+
+
 class RefusedError(Exception):
     """The daemon answered with an error."""
 
@@ -136,7 +149,7 @@ class Daemon:
             self.kill()
 
         def end_all() -> bool:
-            left = processes_with(str(self.directory))
+            left = processes_of(self.directory)
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

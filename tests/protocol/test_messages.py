@@ -141,7 +141,8 @@ def test_notifications_come_back_as_they_were_sent(name: str, *, full: bool) -> 
 def test_the_methods_are_the_contracts() -> None:
     public = {name for name, method in METHODS.items() if not method.workers_only}
     assert public == {
-        "server.info", "server.backup", "job.enqueue", "job.get", "job.list", "job.cancel", "job.retry", "job.wait", "job.logs",
+        "server.info", "server.backup",
+        "job.enqueue", "job.get", "job.list", "job.cancel", "job.retry", "job.wait", "job.logs",
         "dlq.list", "dlq.retry", "dlq.purge", "config.list", "config.get", "config.set", "config.unset",
         "worker.list", "worker.start", "worker.stop", "status.get",
     }  # fmt: skip
