@@ -9,7 +9,7 @@ JOBS ?= 2
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format lint types imports test torture demo build clean
+.PHONY: help setup check format lint types imports test torture bench demo build clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ test: setup ## The tests alone (some of them: make test TESTS=tests/unit; one at
 
 torture: setup ## A long kill storm: at least 500 SIGKILLs (repeat one: SEED=n; fewer: KILLS=n)
 	@$(BIN)/python -m tests.crash.storm $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
+
+bench: setup ## Measure us against our peers, write docs/benchmarks.md (QUICK=1: under 3 minutes; BENCH_PEERS="parallel huey")
+	$(INSTALL) '.[bench]'
+	@$(if $(QUICK),QUICK=$(QUICK)) $(if $(BENCH_PEERS),BENCH_PEERS="$(BENCH_PEERS)") $(BIN)/python -m tests.benchmarks
 
 format: setup ## Format the code, and fix what ruff can fix by itself
 	$(BIN)/ruff check --fix .
