@@ -9,7 +9,7 @@ JOBS ?= 2
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format lint types imports test torture bench demo build clean
+.PHONY: help setup check format lint types imports test fuzz torture bench demo build clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ imports: setup
 
 test: setup ## The tests alone (some of them: make test TESTS=tests/unit; one at a time: JOBS=0)
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -o tmp_path_retention_policy=failed $(TESTS)
+
+fuzz: setup ## Mutated requests against a daemon (for how long: SECONDS=60; repeat a run: SEED=n, from batch FIRST=n)
+	@$(BIN)/python -m tests.crash.fuzz $(if $(SECONDS),$(SECONDS),60) "$(SEED)" "$(FIRST)"
 
 torture: setup ## A long kill storm: at least 500 SIGKILLs (repeat one: SEED=n; fewer: KILLS=n)
 	@$(BIN)/python -m tests.crash.storm $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))

@@ -67,6 +67,11 @@ class Lines:
         """The beginning of a line that is not complete yet."""
         return bytes(self._rest)
 
+    @property
+    def size(self) -> int:
+        """Bytes of `rest`."""
+        return len(self._rest)
+
 
 RequestId = int | str | None
 """What we send; what others may send is wider:"""

@@ -33,6 +33,14 @@ MAX_UNREAD = 4 * 1024 * 1024
 ABORT_UNREAD = 64 * 1024 * 1024
 """Bytes of unread replies at which the connection is dropped: only a worker could be sent so much unasked."""
 
+MAX_HELD = 128 * 1024 * 1024
+"""Bytes that all peers together may have this process keep: half lines, requests, unread replies. Each of them may have
+a part of that, but thousands at their own limits would be gigabytes: who holds most is sent away then.
+"""
+
+REQUEST_COST = 4096
+"""About how many bytes a request takes beside its line, while it is worked on."""
+
 ACCEPT_AT_ONCE = 100
 """Connections taken in before others are served again."""
 
@@ -100,6 +108,7 @@ class Server:
         self.max_connections = max_connections
         self.detached = detached
         self.connections: set[Connection] = set()
+        self._held = 0
         self.idle = asyncio.Event()
         self.hangups = Hangups()
         self._listener: socket.socket | None = None
@@ -144,6 +153,36 @@ class Server:
         peer.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(lambda: Connection(self, waiting), peer)
+
+    def account(self, connection: Connection) -> None:
+        """What a connection holds has changed."""
+        if connection in self.connections:
+            held = connection.held
+            self._held += held - connection.counted
+            connection.counted = held
+            if self._held > MAX_HELD:
+                self._make_room()
+
+    def leave(self, connection: Connection) -> None:
+        """A connection is none any more, or will soon be none."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self._held -= connection.counted
+            connection.counted = 0
+
+    def _make_room(self) -> None:
+        """Send away who holds most, until there is some room again. Workers hold little, and stay."""
+        for connection in self.connections:
+            connection.counted = connection.held  # nobody tells when a peer reads
+        self._held = sum(connection.counted for connection in self.connections)
+        if self._held <= MAX_HELD:
+            return
+        clients = [connection for connection in self.connections if connection.worker is None]
+        for connection in sorted(clients, key=lambda client: client.counted, reverse=True):
+            if self._held <= MAX_HELD * 7 // 8:
+                break
+            self.leave(connection)
+            connection.send_away()
 
     async def quiesce(self, seconds: float, *, answer_waits: bool = False) -> None:
         """Take in nobody, stop reading, answer what was asked; what waits for something to happen only if told to."""
@@ -190,10 +229,14 @@ class Connection(asyncio.Protocol):
         self.uid = -1
         self.worker: str | None = None
         """The id of the worker that has attached on this connection."""
+        self.counted = 0
+        """Bytes held, when they were last counted."""
         self._server = server
         self._waiting = waiting
         self._lines = framing.Lines()
         self._backlog: list[bytes | None] = []
+        self._backlog_size = 0
+        self._asked_size = 0
         self._tasks: dict[asyncio.Task[None], tuple[str, bytes]] = {}
         self._transport: asyncio.Transport | None = None
         self._descriptor = -1
@@ -233,8 +276,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self in self._server.connections:  # not refused
-            self._backlog.extend(self._lines.feed(data))
+            lines = self._lines.feed(data)
+            self._backlog.extend(lines)
+            self._backlog_size += _size(lines)
             self._work()
+            self._server.account(self)
 
     def eof_received(self) -> bool:
         # A peer that has said all it wants (`socat` at the end of its input) still gets its answers.
@@ -267,7 +313,7 @@ class Connection(asyncio.Protocol):
         self._server.hangups.forget(self._descriptor)
         self._transport = None
         self._backlog.clear()
-        self._server.connections.discard(self)
+        self._server.leave(self)
         for task, (method, _) in list(self._tasks.items()):
             if method in LONG_WAITS:
                 task.cancel()
@@ -284,6 +330,7 @@ class Connection(asyncio.Protocol):
         while taken < len(backlog) and len(self._tasks) < MAX_PENDING and not self._unread and self._transport:
             self._on_line(backlog[taken])
             taken += 1
+        self._backlog_size -= _size(backlog[:taken])
         del backlog[:taken]
         self._regulate()
 
@@ -311,10 +358,13 @@ class Connection(asyncio.Protocol):
             return
         task = asyncio.get_running_loop().create_task(self._serve(request))
         self._tasks[task] = (request.method, line)
+        self._asked_size += len(line) + REQUEST_COST
         task.add_done_callback(self._served)
 
     def _served(self, task: asyncio.Task[None]) -> None:
-        del self._tasks[task]
+        _, line = self._tasks.pop(task)
+        self._asked_size -= len(line) + REQUEST_COST
+        self._server.account(self)
         if self._backlog or len(self._tasks) == MAX_PENDING - 1:
             self._work()
         if not self._tasks:
@@ -366,6 +416,28 @@ class Connection(asyncio.Protocol):
         if self._transport.get_write_buffer_size() > ABORT_UNREAD:
             log.warning("dropped a connection that does not read", extra={"pid": self.pid})
             self._transport.abort()
+        self._server.account(self)
+
+    def send_away(self) -> None:
+        """Close it, to have the memory that it holds for others."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        log.warning("dropped a connection that holds too much", extra={"pid": self.pid, "bytes": self.held})
+        self._lines = framing.Lines()
+        self._backlog.clear()
+        self._backlog_size = 0
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()  # it does not read, so it could not be told
+            return
+        refusal = ProtocolError("busy", "too much is being sent to this daemon at once", "try again in a moment")
+        self._transport.write(framing.encode_error(None, refusal))
+        self._transport.close()
+
+    @property
+    def held(self) -> int:
+        """Bytes that this peer has the daemon keep."""
+        unread = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return self._lines.size + self._backlog_size + self._asked_size + unread
 
     def notify(self, method: str, params: Struct) -> None:
         """Tell a worker something."""
@@ -403,6 +475,10 @@ class Connection(asyncio.Protocol):
         lines += [line for line in self._backlog if line is not None]
         waiting = b"".join(line + b"\n" for line in lines) + self._lines.rest
         return self._transport.get_extra_info("socket").fileno(), waiting
+
+
+def _size(lines: list[bytes | None]) -> int:
+    return sum(len(line) for line in lines if line is not None)
 
 
 def check_handlers(handlers: Collection[str]) -> None:
