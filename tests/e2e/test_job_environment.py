@@ -178,6 +178,10 @@ def test_umask_is_that_of_the_daemons_starter(leaky: Callable[[str], Daemon]) ->
     assert run(leaky("os.umask(0o027)"), "umask").strip() == "0027"
 
 
+LIBC_SIGNALS = 1 << 31 | 1 << 32
+"""Signals 32 and 33 are the C library's own: whoever runs the tests may have them ignored, and nobody can reset them."""
+
+
 def test_signals_are_as_at_login(leaky: Callable[[str], Daemon]) -> None:
     daemon = leaky(
         "for number in (signal.SIGQUIT, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1, signal.SIGHUP):\n"
@@ -186,7 +190,7 @@ def test_signals_are_as_at_login(leaky: Callable[[str], Daemon]) -> None:
     )
     found = status_of(run(daemon, "exec cat /proc/self/status"))
     assert int(found["SigBlk"], 16) == 0
-    assert int(found["SigIgn"], 16) == 0
+    assert int(found["SigIgn"], 16) & ~LIBC_SIGNALS == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD])

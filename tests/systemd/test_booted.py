@@ -161,7 +161,7 @@ def test_install_and_the_command_that_it_says(machine: Machine) -> None:
     daemon = service.status()["daemon"]
     assert (daemon["pid"], daemon["containment"]) == (service.pid(), "cgroup")
     assert machine.sh(f"ps -o user= -p {service.pid()}") == "queuectl"
-    assert "serving" in service.systemctl("show", "--property=StatusText", "--value", "queuectld.service")
+    assert "0 jobs running" in service.systemctl("show", "--property=StatusText", "--value", "queuectld.service")
 
 
 def test_the_first_client_starts_the_daemon(service: Service) -> None:
