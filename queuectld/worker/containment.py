@@ -124,11 +124,14 @@ def send(pid: int, number: signal.Signals) -> None:
 
 
 def signal_descendants(number: signal.Signals, others: Iterable[int] = ()) -> None:
-    """Signal all that run below this process, and `others`. Stopped ones are woken, to act on it."""
+    """Signal all that run below this process, and `others`. Stopped ones are woken, to act on it.
+
+    Parents first: a shell that sees its child die before its own signal comes goes on as if the child had failed.
+    """
     table = processes()
     found = descendants([os.getpid()], table) | (set(others) & set(table))
     targets = [pid for pid in found if table[pid].state not in "ZX"]
-    for pid in targets:
+    for pid in sorted(targets, key=lambda pid: (table[pid].start_ticks, pid)):
         send(pid, number)
         if number is not signal.SIGKILL:
             send(pid, signal.SIGCONT)
