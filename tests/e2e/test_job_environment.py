@@ -179,7 +179,7 @@ def test_umask_is_that_of_the_daemons_starter(leaky: Callable[[str], Daemon]) ->
 
 
 LIBC_SIGNALS = 1 << 31 | 1 << 32
-"""Signals 32 and 33 are the C library's own: whoever runs the tests may have them ignored, and nobody can reset them."""
+"""Signals 32 and 33 are the C library's own: if the tests' starter has them ignored, nobody can reset them."""
 
 
 def test_signals_are_as_at_login(leaky: Callable[[str], Daemon]) -> None:
