@@ -27,6 +27,8 @@ class About:
     state_dir: Path
     socket: Path
     containment: str
+    most_workers: int
+    """As the limit of open files allows."""
 
 
 @dataclass(slots=True)

@@ -199,11 +199,14 @@ class _Daemon:
             state_dir=self._options.state_dir,
             socket=address,
             containment="cgroup" if groups else "subreaper",
+            most_workers=startup.worker_limit(),
         )
         context = Context(about, committer, readers, supervisor, watchers, clock, disk, retention, settings)
         check_handlers(HANDLERS)
         access = Access(os.geteuid(), self._group)
-        server = Server(context, dict(HANDLERS), access, startup.connection_limit(), _detached(supervisor))
+        server = Server(
+            context, dict(HANDLERS), access, startup.connection_limit(), _detached(supervisor), _is_worker(supervisor)
+        )
         self._handle_signals(loop)
         if self._options.workers is not None and self._inherited is None:
             desired = self._options.workers
@@ -211,7 +214,12 @@ class _Daemon:
                 await committer.submit(lambda store: store.set_desired_workers(desired))
             except ProtocolError as refusal:  # a full disk does not keep running jobs from being finished
                 log.warning("the size of the pool could not be stored: %s", refusal.message)
-        await supervisor.recover(workers, running, desired)
+        if desired > about.most_workers:
+            log.warning(
+                "the limit of open files leaves room for fewer workers",
+                extra={"wanted": desired, "started": about.most_workers},
+            )
+        await supervisor.recover(workers, running, min(desired, about.most_workers))
         failpoints.hit("recovery.recovered")
         for descriptor, waiting in self._inherited.connections if self._inherited else []:
             await server.adopt(socket.socket(fileno=descriptor), waiting)
@@ -403,6 +411,10 @@ def _detached(supervisor: Supervisor) -> Callable[[Connection], None]:
         supervisor.detached(connection)
 
     return detached
+
+
+def _is_worker(supervisor: Supervisor) -> Callable[[int], bool]:
+    return lambda pid: any(worker.pid == pid for worker in supervisor.workers())
 
 
 def _mend_clock(store: Store, clock: Clock) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import struct
@@ -92,6 +93,7 @@ class Server:
         access: who may connect.
         max_connections: further ones are told `busy` and closed.
         detached: called when a connection has ended.
+        is_worker: by its PID; a worker gets in however many there are, or its job would be taken for lost.
     """
 
     def __init__(
@@ -101,12 +103,14 @@ class Server:
         access: Access,
         max_connections: int,
         detached: Callable[[Connection], None],
+        is_worker: Callable[[int], bool],
     ) -> None:
         self.context = context
         self.handlers = handlers
         self.access = access
         self.max_connections = max_connections
         self.detached = detached
+        self.is_worker = is_worker
         self.connections: set[Connection] = set()
         self._held = 0
         self.idle = asyncio.Event()
@@ -153,6 +157,10 @@ class Server:
         peer.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(lambda: Connection(self, waiting), peer)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.connections) >= self.max_connections
 
     def account(self, connection: Connection) -> None:
         """What a connection holds has changed."""
@@ -263,7 +271,7 @@ class Connection(asyncio.Protocol):
         if not self._server.access.allows(peer):
             log.warning("refused a connection", extra={"uid": peer.uid, "pid": peer.pid})
             refusal = ProtocolError("forbidden", "this user may not use this daemon", "ask whoever runs it")
-        elif len(self._server.connections) >= self._server.max_connections:
+        elif self._server.is_full and not self._server.is_worker(peer.pid):
             refusal = ProtocolError("busy", "too many connections", "try again, or close some")
         if refusal is not None:
             transport.write(framing.encode_error(None, refusal))
@@ -387,10 +395,10 @@ class Connection(asyncio.Protocol):
         except ProtocolError as error:
             if wants_answer:
                 self._refuse(request.id, error)
-        except Exception:
-            log.exception("a request failed", extra={"method": request.method})
+        except Exception as error:  # noqa: BLE001 - it is logged
+            refusal = _fault(error, request.method)
             if wants_answer:
-                self._refuse(request.id, ProtocolError("internal_error", "the daemon has a fault; see its log"))
+                self._refuse(request.id, refusal)
         else:
             if wants_answer:
                 self.write(framing.encode_result(request.id, result if result is not None else {}))
@@ -475,6 +483,18 @@ class Connection(asyncio.Protocol):
         lines += [line for line in self._backlog if line is not None]
         waiting = b"".join(line + b"\n" for line in lines) + self._lines.rest
         return self._transport.get_extra_info("socket").fileno(), waiting
+
+
+_OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+
+
+def _fault(error: Exception, method: str) -> ProtocolError:
+    """What the peer is told of an error that nobody has foreseen, or that is nobody's fault."""
+    if isinstance(error, OSError) and error.errno in _OUT_OF_DESCRIPTORS:
+        log.error("no descriptor left for a request", extra={"method": method})
+        return ProtocolError("busy", "the daemon has no open file left", "try again, or raise its limit of open files")
+    log.error("a request failed", extra={"method": method}, exc_info=error)
+    return ProtocolError("internal_error", "the daemon has a fault; see its log")
 
 
 def _size(lines: list[bytes | None]) -> int:

@@ -194,7 +194,17 @@ def raise_descriptor_limit() -> int:
     return soft
 
 
+_SPARE = 32
+"""Descriptors for the store, the log, sockets to listen on, and what is open for a moment only."""
+
+
 def connection_limit() -> int:
-    """Connections that leave descriptors for the store, logs, and a pidfd and a connection for each worker."""
+    """Clients that may be connected; half of the descriptors is left for workers, and for logs that are followed."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(16, (soft - 64) // 2)
+    return max(8, (soft - _SPARE) // 2)
+
+
+def worker_limit() -> int:
+    """Workers that there may be: each takes a connection and a pidfd. They may have half of what clients do not."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(2, (soft - _SPARE) // 8)

@@ -29,6 +29,13 @@ async def start(context: Context, _peer: Peer, params: WorkerStartParams) -> Wor
     desired = context.supervisor.desired + params.count
     if desired > MAX_WORKERS:
         raise ProtocolError("invalid_params", f"`count`: there can be {MAX_WORKERS} workers, not {desired}")
+    most = context.about.most_workers
+    if desired > most:
+        raise ProtocolError(
+            "invalid_params",
+            f"`count`: the daemon's limit of open files leaves room for {most} workers, not {desired}",
+            "raise it (LimitNOFILE= of the unit, `ulimit -n`) and start the daemon again",
+        )
     # The pool changes first, and its size is read when the change is stored: two requests at once add up.
     ids = context.supervisor.set_desired(desired)
     await _store_size(context)

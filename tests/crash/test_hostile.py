@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import random
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -292,7 +294,59 @@ def test_few_descriptors_and_more_followers_than_there_are_descriptors(low: LowD
     assert "Traceback" not in low.log.read_text()
 
 
+def test_a_log_that_can_not_be_opened_is_no_fault_of_the_request(pool: Daemon) -> None:
+    """EMFILE, in a daemon that is full: the answer is `busy`, and with room again it is the log."""
+    job_id = pool.enqueue("echo hello")
+    pool.wait_state(job_id, "completed")
+    with pool.wire() as wire:
+        wire.call("job.get", id=job_id)
+        limits = resource.prlimit(pool.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pool.pid, resource.RLIMIT_NOFILE, (3, limits[1]))  # no number is free below
+        with pytest.raises(RefusedError) as refused:
+            wire.call("job.logs", id=job_id)
+        assert refused.value.kind == "busy"
+        assert wire.call("job.get", id=job_id)["state"] == "completed"
+        resource.prlimit(pool.pid, resource.RLIMIT_NOFILE, limits)
+        assert wire.call("job.logs", id=job_id)["text"] == "hello\n"
+    assert "Traceback" not in pool.log.read_text()
+
+
 def answers(daemon: Daemon) -> bool:
     with contextlib.suppress(RefusedError, OSError):
         return bool(daemon.call("server.info"))
     return False
+
+
+def test_few_descriptors_and_too_many_workers(low: LowDaemon) -> None:
+    """No more workers than can be watched and connected, and still room for clients."""
+    low.start()
+    with pytest.raises(RefusedError, match="open files"):
+        low.call("worker.start", count=60)
+    low.call("config.set", key="shutdown_timeout", value=1)
+    assert low.stop() == 0
+    low.start("--workers", "60")
+    wait_for(lambda: len([w for w in low.workers() if w["state"] == "idle"]) >= 4, "some workers")
+    low.wait_state(low.enqueue("true"), "completed")
+    assert low.stop() == 0
+    log = low.log.read_text()
+    assert "open files" in log
+    assert "Traceback" not in log
+
+
+def test_a_worker_comes_back_though_all_room_is_taken(low: LowDaemon) -> None:
+    """After its daemon was killed: its job must not be lost because others were quicker to connect."""
+    low.start("--workers", "1")
+    gate = low.directory / "gate"
+    job_id = low.enqueue(f"until [ -e {gate} ]; do sleep 0.05; done")
+    (worker,) = low.wait_workers(1, "busy")
+    os.kill(worker["pid"], signal.SIGSTOP)
+    low.kill()
+    low.start()
+    with low.wire() as honest, contextlib.ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(low.wire())
+        os.kill(worker["pid"], signal.SIGCONT)
+        wait_for(lambda: honest.call("worker.list")["workers"][0]["state"] == "busy", "the worker to be back")
+        gate.touch()
+        assert honest.call("job.wait", ids=[job_id])["jobs"][0]["state"] == "completed"
+        assert [attempt["outcome"] for attempt in honest.call("job.get", id=job_id)["history"]] == ["completed"]
