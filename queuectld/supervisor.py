@@ -69,6 +69,9 @@ DISK_PAUSE = 2.0
 LONGEST_WAIT = 60.0
 """Seconds between two looks at the clock while a job waits for its time: so late it starts after a suspend, at most."""
 
+PROOF_PAUSE = 1.0
+"""Seconds between two tries to prove that a worker is gone, where the system does not let us look."""
+
 MAX_UNDERTAKERS = 16
 """Process trees that are ended side by side; each looks through all of /proc."""
 
@@ -680,14 +683,20 @@ class Supervisor:
         group = cgroups.Group(self._groups, mark) if mark and self._groups else None
 
         def end() -> bool:
-            return containment.end_lost_tree(
-                worker=(record.pid, record.start_ticks),
-                lock=lock,
-                mark=mark,
-                group=group,
-                orphans=self._orphans,
-                give_up=self._give_up.is_set,
-            )
+            while not self._give_up.is_set():
+                try:
+                    return containment.end_lost_tree(
+                        worker=(record.pid, record.start_ticks),
+                        lock=lock,
+                        mark=mark,
+                        group=group,
+                        orphans=self._orphans,
+                        give_up=self._give_up.is_set,
+                    )
+                except OSError as error:  # no descriptor left to look into /proc: no proof, so no end yet
+                    log.error("can't prove yet that worker %s is gone: %s", record.id, error)  # noqa: TRY400
+                    self._give_up.wait(PROOF_PAUSE)
+            return False
 
         failpoints.hit("lost.noticed")
         try:

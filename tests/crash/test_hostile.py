@@ -311,6 +311,25 @@ def test_a_log_that_can_not_be_opened_is_no_fault_of_the_request(pool: Daemon) -
     assert "Traceback" not in pool.log.read_text()
 
 
+def test_a_proof_of_death_that_needs_a_descriptor_waits_for_one(single: Daemon) -> None:
+    """A worker dies while its daemon can't even look into /proc: its job is not forgotten, nor run before the proof."""
+    gate = single.directory / "gate"
+    job_id = single.enqueue(f"until [ -e {gate} ]; do sleep 0.05; done")
+    (worker,) = single.wait_workers(1, "busy")
+    limits = resource.prlimit(single.pid, resource.RLIMIT_NOFILE)
+    with single.wire() as wire:
+        wire.call("job.get", id=job_id)
+        resource.prlimit(single.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        os.kill(worker["pid"], signal.SIGKILL)
+        wait_for(lambda: "Too many open files" in single.log.read_text(), "the daemon to miss a descriptor")
+        assert wire.call("job.get", id=job_id)["state"] == "processing"
+        gate.touch()
+        resource.prlimit(single.pid, resource.RLIMIT_NOFILE, limits)
+        single.wait_state(job_id, "completed")
+        assert [attempt["outcome"] for attempt in wire.call("job.get", id=job_id)["history"]] == ["lost", "completed"]
+    assert "Traceback" not in single.log.read_text()
+
+
 def answers(daemon: Daemon) -> bool:
     with contextlib.suppress(RefusedError, OSError):
         return bool(daemon.call("server.info"))
