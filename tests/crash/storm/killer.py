@@ -32,19 +32,21 @@ class Killer:
 
     Attributes:
         done: what was done how often.
+        signals: which were sent to whom how often.
         disturbed: ids of workers that got a signal; all others must tell the outcome of whatever they ran.
-        stopped_clean: whether anything interrupted attempts: a stop that was asked for.
-        stalls: the longest time without progress, seconds.
+        longest_stall: the longest time without progress, seconds.
     """
 
-    def __init__(self, daemon: Daemon, ledger: Ledger, random: Random, directory: Path) -> None:
+    def __init__(self, daemon: Daemon, ledger: Ledger, seed: str, directory: Path) -> None:
         self.done: Counter[str] = Counter()
         self.signals: Counter[str] = Counter()
         self.disturbed: set[str] = set()
         self.longest_stall = 0.0
         self._daemon = daemon
         self._ledger = ledger
-        self._random = random
+        # Two, so that what is done in which order does not depend on how many there are to choose from at the moment.
+        self._plan = Random(f"{seed}/plan")
+        self._random = Random(f"{seed}/details")
         self._directory = directory
         self._journal = directory / "journal"
         self._log = (directory / "killer.log").open("w", buffering=1)
@@ -86,14 +88,13 @@ class Killer:
         while self.kills < kills:
             self._wait_progress()
             self._pause(self._random.choice([0.0, 0.005, 0.02, 0.06]))
-            action = self._random.choices([*actions], [*actions.values()])[0]
+            action = self._plan.choices([*actions], [*actions.values()])[0]
             self._say(action.__name__)
             self.done[action.__name__] += 1
             action()
             self._resume_due()
-        for _, descriptor in self._stopped:
-            self._resume(descriptor)
-        self._stopped.clear()
+        self._resume_all()
+        assert kills < 10 or self.signals["SIGKILL worker"], "no worker was found to be killed: what do they look like?"
 
     def close(self) -> None:
         self._log.close()
@@ -245,11 +246,14 @@ class Killer:
 
     def workers(self) -> list[Process]:
         """All worker processes of this storm, known to the daemon or not."""
-        return [Process(pid, words[4].decode()) for pid, words in _command_lines() if self._is_worker(words)]
-
-    def _is_worker(self, words: list[bytes]) -> bool:
-        # python -P -m queuectld.worker ID SOCKET STATE_DIR ...
-        return len(words) > 6 and words[3] == b"queuectld.worker" and words[6] == os.fsencode(self._daemon.state_dir)
+        found = []
+        for pid, words in _command_lines():
+            if b"queuectld.worker" in words[:8]:
+                # ... -m queuectld.worker ID SOCKET STATE_DIR ...
+                worker, _socket, state_dir = words[words.index(b"queuectld.worker") + 1 :][:3]
+                if state_dir == os.fsencode(self._daemon.state_dir):
+                    found.append(Process(pid, worker.decode()))
+        return found
 
     def job_processes(self) -> list[Process]:
         """All processes that belong to attempts of this storm."""

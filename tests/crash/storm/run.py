@@ -47,8 +47,8 @@ def run_storm(seed: int, kills: int, *, groups: Path | None) -> Report:
     """Let it rage, wait until everything has settled, and judge.
 
     Args:
-        seed: decides what clients ask for and what the killer does in which order. When exactly something happens
-            depends on the machine too, so a run is repeated in kind, not instruction by instruction.
+        seed: decides the settings, what clients ask for, and what the killer does in which order. At which
+            instruction it hits, and so whom it finds, depends on the machine: a run is repeated in kind.
         kills: SIGKILLs to the daemon and its workers.
         groups: a cgroup v2 directory for the attempts, or None for none.
     """
@@ -64,7 +64,7 @@ def run_storm(seed: int, kills: int, *, groups: Path | None) -> Report:
     daemon = Daemon(directory, *arguments)
     jobs.prepare(directory)
     ledger = jobs.Ledger()
-    killer = Killer(daemon, ledger, Random(f"{seed}/killer"), directory)
+    killer = Killer(daemon, ledger, f"{seed}/killer", directory)
     clients = [Client(i, daemon, ledger, Random(f"{seed}/client {i}"), directory) for i in range(CLIENTS)]
     complaints: list[str] = []
     begin = time.monotonic()

@@ -24,7 +24,6 @@ class Evidence:
         counts: of states, as `status.get` says.
         journal: in the order in which it happened.
         disturbed: workers that got a signal from the killer.
-        stops: clean stops of the daemon, and workers told to stop at once, happened: attempts may be interrupted.
         leftovers: what should be gone and is not, a sentence each: processes, files, groups.
         damage: what SQLite's integrity check found.
         complaints: faults that clients or the killer met, lines of the daemon's log that must never be written.
