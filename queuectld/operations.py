@@ -296,7 +296,7 @@ def settle(
         attempts=decision.attempts,
         run_at=decision.run_at,
         # By the daemon's clock: an attempt must not end before it began, whatever a clock did meanwhile.
-        ended_at=min(max(result.ended_at, running.started_at), now),
+        ended_at=max(running.started_at, min(result.ended_at, now)),
         now=now,
     )
     return Settled(job.number, job.id, decision.state, decision.run_at)
