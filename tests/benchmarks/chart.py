@@ -19,7 +19,7 @@ def draw(rates: Mapping[str, Sequence[Series]]) -> str:
         rates: by what was done; each has xargs, queuectl and the peers that can do it.
     """
     names = list(dict.fromkeys(series.name for group in rates.values() for series in group))
-    # No script, and an id that does not change: the file is the same if the figures are.
+    # No script: the chart is looked at inside of a page. No prefix of chance: it changes only with its figures and day.
     chart = pygal.HorizontalBar(
         style=CleanStyle, js=[], width=900, height=120 + 50 * len(names), legend_at_bottom=True, print_values=True,
         value_formatter=lambda value: f"{value:,.0f}", x_title="jobs a second, two at a time: more is better",

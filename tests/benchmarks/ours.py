@@ -52,6 +52,7 @@ class Queue:
         self.daemon = daemon
         self.workers = workers
         self.gate = Gate(daemon.directory / "gate")
+        self._is_held = False
         self.wire = Wire(daemon.connect())
         if workers:
             self.start_workers(workers)
@@ -69,6 +70,10 @@ class Queue:
         self.wire.call("worker.start", count=count)
         wait_for(self._held, "all workers to be at the gate")
 
+    def waiting(self) -> int:
+        count: int = self.wire.call("status.get")["counts"]["pending"]
+        return count
+
     def completed(self) -> int:
         count: int = self.wire.call("status.get")["counts"]["completed"]
         return count
@@ -83,14 +88,22 @@ class Queue:
         return last
 
     def hold(self) -> None:
-        """Have all workers wait at the gate, before whatever else is waiting."""
-        self._close_gate()
+        """Have all workers wait at the gate, before whatever else is waiting; they may do so already."""
+        if not self._is_held:
+            self._close_gate()
         wait_for(self._held, "all workers to be at the gate")
 
     def _close_gate(self) -> None:
         self.gate.close()
+        self._is_held = True
         gate = {"argv": self.gate.argv(), "priority": FIRST, "label": GATE}
         self.wire.call("job.enqueue", jobs=[gate] * self.workers)
+
+    def _let_go(self) -> float:
+        self._is_held = False
+        begin = time.perf_counter()
+        self.gate.open()
+        return begin
 
     def _held(self) -> bool:
         found: Sequence[dict[str, Any]] = self.wire.call("worker.list")["workers"]
@@ -108,8 +121,7 @@ class Queue:
         self.hold()
         last = self.put(jobs)
         goal = self.completed() + self.workers + jobs
-        begin = time.perf_counter()
-        self.gate.open()
+        begin = self._let_go()
         self.wire.call("job.wait", ids=[last])
         self.wait_completed(goal)
         return jobs / (time.perf_counter() - begin)
@@ -118,8 +130,7 @@ class Queue:
         """Jobs a second, of the first `jobs` of those that wait; the others are held back again."""
         self.hold()
         before = self.completed() + self.workers
-        begin = time.perf_counter()
-        self.gate.open()
+        begin = self._let_go()
         done = self.wait_completed(before + jobs) - before
         rate = done / (time.perf_counter() - begin)
         self.hold()

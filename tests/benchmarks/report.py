@@ -68,10 +68,10 @@ def _head(sizes: Sizes) -> str:
     return f"""# Benchmarks
 
 This page is written by `make bench`; what is said about the figures, what was tried and where the limits are, is in
-[performance.md](performance.md). To run it again: `make bench` (on a machine that does nothing else; about half an
-hour), or `make bench QUICK=1` (under 3 minutes, smaller sizes). `BENCH_PEERS="parallel huey"` chooses whom to compare
-with, `BENCH_TOPICS="drain idle"` what to measure (then nothing is written here), `BENCH_DIR=` the directory to work in,
-which must be on a real disk. It ends with status 1 where a target is missed.
+[performance.md](performance.md). To run it again: `make bench` (on a machine that does nothing else; how long it took
+is below), or `make bench QUICK=1` (under 3 minutes, smaller sizes). It ends with status 1 where a target is missed.
+`BENCH_PEERS="parallel huey"` chooses whom to compare with, `BENCH_TOPICS="drain idle"` what to measure (then nothing is
+written here), `BENCH_DIR=` the directory to work in, which must be on a real disk.
 
 All values are medians with the least and the greatest in brackets. What is divided by each other was measured in the
 same run, in turns.{size}"""
@@ -91,7 +91,7 @@ def _targets(findings: Findings, sizes: Sizes) -> str:
             ),
         ]
     missed = findings.missed()
-    named = ", ".join(CHECKS[name].what for name in missed)
+    named = "; ".join(CHECKS[name].what for name in missed)
     lines += ["", f"Missed: {named}." if missed else "All targets are met."]
     return "\n".join(lines)
 

@@ -41,7 +41,7 @@ class TaskSpooler:
     """A server in memory, a client process for each job that waits."""
 
     name = "task-spooler"
-    does_not = "nothing on disk, a waiting job is a process; all is lost with the server; no retries, no timeout"
+    does_not = "the queue is in memory, lost with the server; a waiting job is a process; no retries, no timeout"
 
     def version(self) -> str:
         return first_line("tsp", "-V")

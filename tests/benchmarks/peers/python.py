@@ -41,7 +41,7 @@ class Huey:
 
     name = "huey"
     does_not = (
-        "tasks are Python functions; an outcome only where the function returns one; a task that ran at a crash is lost"
+        "tasks are Python functions; an outcome only where one returns a value; a task is lost if it runs at a crash"
     )
 
     def __init__(self, venv: Path) -> None:
@@ -111,9 +111,7 @@ class PypiQueuectl:
     """The package of the same name: shell commands in SQLite, two polling workers."""
 
     name = "queuectl (PyPI)"
-    does_not = (
-        "workers poll; a job that runs for over 5 minutes is started a second time; commits are not synced to disk"
-    )
+    does_not = "workers poll; a job that runs for over 5 minutes is started a second time while it runs"
 
     def __init__(self, venv: Path) -> None:
         self._command = venv / "bin" / "queuectl"

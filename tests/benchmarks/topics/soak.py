@@ -40,8 +40,15 @@ def measure(context: Context) -> None:
         ("descriptors", "open", looks.descriptors),
         ("database", "MB", looks.database),
     ):
-        third = Series(f"{name}, third quarter", unit, _between(looks, values, jobs * 0.50, jobs * 0.75))
-        last = Series(f"{name}, last quarter", unit, _between(looks, values, jobs * 0.75, jobs))
+        quarters = (
+            _between(looks, values, jobs * 0.50, jobs * 0.75),
+            _between(looks, values, jobs * 0.75, jobs),
+        )
+        if name == "descriptors":
+            # The fewest: what is open for a moment while a job is started is no leak; a leak is there at each look.
+            quarters = ([min(quarters[0])], [min(quarters[1])])
+        third = Series(f"{name}, third quarter", unit, quarters[0])
+        last = Series(f"{name}, last quarter", unit, quarters[1])
         context.findings.ratio(f"soak.{name}", last, third)
         context.findings.notes.append(
             f"Soak, {name} as the jobs went through, in tenths: {', '.join(number(v) for v in _tenths(values))} {unit}."
