@@ -204,8 +204,8 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._undertakers = ThreadPoolExecutor(MAX_UNDERTAKERS, thread_name_prefix="undertaker")
         self._give_up = threading.Event()
-        # Held while a worker is spawned, so that a look for orphans can't take a newborn worker for one.
-        self._spawning = threading.Lock()
+        # Held while children come and go, so that a look for orphans takes no newborn worker for one, and misses none.
+        self._children = threading.Lock()
         self._worker_pids: set[int] = set()
 
     # --- start and stop -----------------------------------------------------------------------------------------
@@ -767,23 +767,20 @@ class Supervisor:
         if operations.is_waiting(settled.state):
             self.wake(settled.run_at)
 
-    def _orphans(self, table: dict[int, containment.Process]) -> list[int]:
-        """Children of this process that are no workers: what dead workers left. Called by the undertakers' threads.
+    def _orphans(self) -> list[int]:
+        """Children of this process, dead or alive, that are no workers: what dead workers left.
 
         What this process starts for itself is in its session, which nobody can join who was started by a worker.
+        Called by the undertakers' threads.
         """
-        me, session = os.getpid(), os.getsid(0)
-        with self._spawning:
-            workers = set(self._worker_pids)
-        return [
-            entry.pid
-            for entry in table.values()
-            if entry.parent == me and entry.session != session and entry.pid not in workers
-        ]
+        with self._children:
+            found = [pid for pid in containment.children(os.getpid()) if pid not in self._worker_pids]
+        session = os.getsid(0)
+        return [pid for pid in found if (entry := containment.process(pid)) is None or entry.session != session]
 
     def _reap(self) -> None:
         """Collect every dead child: workers, and orphans of dead workers, which come to this process as a subreaper."""
-        with contextlib.suppress(ChildProcessError):
+        with self._children, contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
 
@@ -817,7 +814,7 @@ class Supervisor:
         # UTF-8 whatever the locale is: commands and paths come as JSON, and a letter must not end the worker.
         command = [sys.executable, "-X", "utf8", "-P", "-m", "queuectld.worker", *arguments]
         try:
-            with self._spawning:
+            with self._children:
                 child = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,

@@ -40,6 +40,18 @@ _PR_SET_CHILD_SUBREAPER = 36
 _STOP_FIRST_AFTER = 3
 """Rounds of SIGKILL after which a tree that still grows is stopped before it is killed."""
 
+_CHASE = 0.5
+"""Seconds of one chase after children that fork and exit as fast as they can, at most."""
+
+_QUIET = 0.003
+"""Seconds without a new child after which a chase has caught them, or will not."""
+
+_NEWEST = 100
+"""Orphans that are looked at in a chase: an init that is slow to collect its children has thousands of dead ones."""
+
+_DOUBTS = 50
+"""Looks in a row at which processes came and went unseen, but none of the tree's, that count as a proof too."""
+
 
 class Process(NamedTuple):
     """What /proc/PID/stat says, as far as it matters here; proc(5)."""
@@ -87,6 +99,22 @@ def processes() -> dict[int, Process]:
     for name in os.listdir("/proc"):
         if name.isdigit() and (entry := process(int(name))) is not None:
             found[entry.pid] = entry
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Its direct children, dead ones that nobody has collected included.
+
+    A hundred times quicker than a look at all processes, and complete as long as no child is collected meanwhile.
+    """
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+    except OSError as error:
+        if error.errno == errno.ENOENT and process(pid) is not None:  # a kernel without CONFIG_PROC_CHILDREN
+            return [entry.pid for entry in processes().values() if entry.parent == pid]
     return found
 
 
@@ -160,8 +188,25 @@ def kill_rounds(find: Callable[[], Iterable[int]]) -> Iterable[int]:
         yield len(targets)
 
 
+def halt(find_children: Callable[[], Iterable[int]]) -> None:
+    """Stop children as they come, until no new one comes: ahead of a look at all processes, which takes longer.
+
+    Whoever forks and exits at once is gone before such a look has come to it; but its child is a new child here.
+    """
+    seen: set[int] = set()
+    began = quiet_since = time.monotonic()
+    while (now := time.monotonic()) - quiet_since < _QUIET and now - began < _CHASE:
+        fresh = set(find_children()) - seen
+        for pid in fresh:
+            send(pid, signal.SIGSTOP)
+        if fresh:
+            seen |= fresh
+            quiet_since = time.monotonic()
+
+
 def kill_descendants() -> None:
     """SIGKILL all that run below this process, once; the caller reaps and calls again until it has no children."""
+    halt(lambda: children(os.getpid()))
 
     def find() -> Iterable[int]:
         table = processes()
@@ -203,6 +248,10 @@ def lock_is_free(path: Path) -> bool:
 
 
 def _carries(pid: int, marker: bytes, lock: tuple[int, int] | None) -> bool:
+    """
+    Raises:
+        ProcessLookupError: it has gone before it could be looked at.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             if marker and marker in file.read().split(b"\0"):
@@ -213,14 +262,116 @@ def _carries(pid: int, marker: bytes, lock: tuple[int, int] | None) -> bool:
                     status = os.stat(f"/proc/{pid}/fd/{name}")
                     if (status.st_dev, status.st_ino) == lock:
                         return True
-    except OSError:
-        # Gone meanwhile, or another user's: a job that changed its user is found as a descendant or by its cgroup.
-        return False
+    except PermissionError:
+        return False  # another user's: a job that changed its user is found as a descendant or by its cgroup
+    except OSError as error:
+        raise ProcessLookupError from error
     return False
 
 
-def _living(pids: Iterable[int], table: dict[int, Process]) -> list[int]:
-    return [pid for pid in pids if pid > 1 and table[pid].state not in "ZX"]
+def _newest_first() -> list[int]:
+    """The PIDs of all processes, the newest first: those that are soonest gone. PIDs are given out in a circle."""
+    with open("/proc/loadavg", "rb") as file:
+        last = int(file.read().split()[-1])
+    return sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), key=lambda pid: (last - pid) % 2**22)
+
+
+def _living(roots: Collection[int], table: dict[int, Process]) -> list[int]:
+    """Those of the roots, and of all below them, that live."""
+    everyone = {*roots, *descendants(roots, table)}
+    return [pid for pid in everyone if pid > 1 and table[pid].state not in "ZX"]
+
+
+class _LostTree:
+    """What is left of a worker that vanished or fell silent, looked for anew each time.
+
+    Attributes:
+        orphaned: at the last look, a child was there that it may have left. Even a dead one may have had a child, and
+            that is a child of this process since.
+        doubtful: at the last look, a process was gone before it could be looked at.
+    """
+
+    def __init__(
+        self,
+        worker: tuple[int, int],
+        lock: Path,
+        mark: str,
+        group: Group | None,
+        orphans: Callable[[], Iterable[int]],
+    ) -> None:
+        self.orphaned = self.doubtful = False
+        self._pid, self._start_ticks = worker
+        self._lock = lock
+        self._marker = f"{MARKER}={mark}".encode() if mark else b""
+        self._group = group
+        self._orphans = orphans
+        self._strangers: dict[int, int] = {}
+        self._adopters: set[int] = set()
+        """Who gets the orphans of this tree: init, mostly."""
+        self._identity: tuple[int, int] | None = None
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(lock)
+            self._identity = (status.st_dev, status.st_ino)
+
+    def find(self) -> list[int]:
+        """Who lives of it."""
+        halt(self._orphans)
+        if self._adopters:
+            looked_at: set[int] = set()
+            halt(lambda: self._adopted(looked_at))
+        orphans = set(self._orphans())
+        self.orphaned = bool(orphans)
+        table = processes()
+        roots = orphans & set(table)
+        if self._pid in table and table[self._pid].start_ticks == self._start_ticks:
+            roots.add(self._pid)
+        if self._group is not None:
+            self._group.kill()
+            roots.update(set(self._group.processes()) & set(table))
+        # Where some are found there is no need to look at all others yet.
+        return _living(roots, table) or _living(self._marked(table), table)
+
+    def _marked(self, table: dict[int, Process]) -> set[int]:
+        """Those that carry the marker or the lock. They are added to the table, and stopped before they are gone."""
+        self.doubtful = False
+        found = set()
+        for pid in _newest_first():
+            known = self._strangers.get(pid)
+            if pid == os.getpid() or (known is not None and pid in table and table[pid].start_ticks == known):
+                continue  # what a process carries is looked up once: whoever was none of the tree's does not become one
+            entry = process(pid)
+            if entry is None:
+                self.doubtful = self.doubtful or known is None
+                continue
+            self._strangers[pid] = entry.start_ticks
+            try:
+                if _carries(pid, self._marker, self._identity):
+                    send(pid, signal.SIGSTOP)
+                    table[pid] = entry
+                    found.add(pid)
+                    del self._strangers[pid]
+                    self._adopters.add(entry.parent)
+            except ProcessLookupError:
+                self.doubtful = True
+        return found
+
+    def _adopted(self, looked_at: set[int]) -> list[int]:
+        """Those of the tree whom others have got as orphans, and who were not looked at before; the newest only."""
+        found = []
+        for adopter in self._adopters:
+            for pid in reversed(children(adopter)[-_NEWEST:]):
+                if pid not in looked_at and pid != os.getpid():
+                    looked_at.add(pid)
+                    with contextlib.suppress(ProcessLookupError):
+                        if _carries(pid, self._marker, self._identity):
+                            send(pid, signal.SIGSTOP)
+                            found.append(pid)
+        return found
+
+    def is_gone(self) -> bool:
+        """Whether, if nobody was found, that was everybody; but for what `orphaned` and `doubtful` say."""
+        empty = self._group is None or self._group.is_empty()
+        return empty and not is_alive(self._pid, self._start_ticks) and lock_is_free(self._lock)
 
 
 def end_lost_tree(
@@ -229,7 +380,7 @@ def end_lost_tree(
     lock: Path,
     mark: str,
     group: Group | None,
-    orphans: Callable[[dict[int, Process]], Iterable[int]],
+    orphans: Callable[[], Iterable[int]],
     give_up: Callable[[], bool],
 ) -> bool:
     """End a worker that vanished or fell silent, and all that it started; returns when they are proven gone.
@@ -239,49 +390,27 @@ def end_lost_tree(
         lock: its lock file.
         mark: what its job's processes carry as MARKER, or "".
         group: the cgroup of the attempt, where it has one.
-        orphans: picks out of all processes those that must be what a dead worker left, whatever they carry.
+        orphans: children of this process, dead or alive, that must be what a dead worker left, whatever they carry.
         give_up: asked between rounds; a process in uninterruptible sleep can take for ever.
 
     Returns:
         True with the proof, False if it gave up.
     """
-    pid, start_ticks = worker
-    carried = f"{MARKER}={mark}".encode() if mark else b""
-    try:
-        status = os.stat(lock)
-        identity = (status.st_dev, status.st_ino)
-    except FileNotFoundError:
-        identity = None
-    strangers: set[tuple[int, int]] = set()
-
-    def find() -> Iterable[int]:
-        table = processes()
-        roots = {entry.pid for entry in table.values() if (entry.pid, entry.start_ticks) == (pid, start_ticks)}
-        roots.update(orphans(table))
-        if group is not None:
-            group.kill()
-            roots.update(set(group.processes()) & set(table))
-        found = _living(roots | descendants(roots, table), table)
-        if found:
-            return found  # at once: who forks on and on is caught by a quick look or not at all
-        for entry in table.values():
-            # What a process carries is looked up once: whoever was none of the tree's does not become one.
-            if entry.pid != os.getpid() and (entry.pid, entry.start_ticks) not in strangers:
-                if _carries(entry.pid, carried, identity):
-                    roots.add(entry.pid)
-                else:
-                    strangers.add((entry.pid, entry.start_ticks))
-        return _living(roots | descendants(roots, table), table)
-
-    pause = 0.005
-    for count in kill_rounds(find):
-        empty = group is None or group.is_empty()
-        if count == 0 and empty and not is_alive(pid, start_ticks) and lock_is_free(lock):
-            if group is not None:
-                group.remove()
-            return True
+    tree = _LostTree(worker, lock, mark, group, orphans)
+    pause, doubts = 0.005, 0
+    for count in kill_rounds(tree.find):
+        if count == 0 and not tree.orphaned and tree.is_gone():
+            # Short-lived processes of others leave a doubt too; but those of the tree would not go unseen for so long.
+            doubts = doubts + 1 if tree.doubtful else _DOUBTS
+            if doubts >= _DOUBTS:
+                if group is not None:
+                    group.remove()
+                return True
+        else:
+            doubts = 0
         if give_up():
             return False
         time.sleep(pause)  # SIGKILL takes effect in its own time, and nothing tells when the last of a tree is gone
-        pause = min(pause * 2, 1.0)
+        if not doubts:
+            pause = min(pause * 2, 1.0)
     raise AssertionError("unreachable: the rounds do not end")

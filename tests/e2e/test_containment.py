@@ -83,29 +83,9 @@ def arrive(empty=True):
 SLEEP = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
 """
 
-JOBS = {
-    # A daemon by the book: forks twice, leaves its session, closes everything, empties its environment.
-    "daemonizes": """
-if os.fork() == 0:
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    arrive()
-arrive(empty=False)
-""",
-    # The same, and each process stops itself.
-    "stops itself": """
-SLEEP = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
-if os.fork() == 0:
-    os.setsid()
-    arrive()
-arrive()
-""",
-    # Chains of processes, each of which lives for a moment only: whoever is looked for has a child already. All of
-    # them end by themselves after 20 s, and there are never more than a hundred.
-    "forks as fast as it can": """
-until = time.monotonic() + 20
-for _ in range(50):
+CHAINS = """
+until = time.monotonic() + 90
+for _ in range({count}):
     if os.fork() == 0:
         os.setsid()
         os.closerange(0, 1024)
@@ -114,9 +94,27 @@ for _ in range(50):
                 os._exit(0)
         os._exit(0)
 time.sleep(1000)
+"""
+
+JOBS = {
+    # A daemon by the book: forks twice, leaves its session, closes everything, empties its environment. And one that
+    # stops itself besides.
+    "hides": """
+stop = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
+for SLEEP in (SLEEP, stop):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        arrive()
+arrive(empty=False)
 """,
+    # Chains of processes, each of which lives for a moment only: whoever is looked for has a child already. One chain
+    # is the hardest: there is nobody to see but that one. All end by themselves, after the test has failed.
+    "forks as fast as it can": CHAINS.format(count=50),
+    "forks on and on": CHAINS.format(count=1),
 }
-PROCESSES = {"daemonizes": 2, "stops itself": 2, "forks as fast as it can": 10}
+PROCESSES = {"hides": 3, "forks as fast as it can": 10, "forks on and on": 1}
 """How many of the job are seen at once when it has done what it does."""
 
 
@@ -145,14 +143,14 @@ class Escapist:
         return found
 
 
-@pytest.fixture(params=JOBS)
+@pytest.fixture
 def escapist(request: pytest.FixtureRequest, contained: Daemon) -> Escapist:
     """It runs already, and has done what it does."""
-    name = request.param
+    name = request.node.callspec.params["job"]
     # Below the daemon's directory, by which all of it is found and ended when a test fails.
     script, mark = contained.directory / "job.py", str(contained.directory / "mark")
     script.write_text(PRELUDE + JOBS[name])
-    timeout = 2 if "timeout" in request.node.name else 0
+    timeout = 1.5 if "timeout" in request.node.name else 0
     job_id = contained.enqueue(f"exec {sys.executable} {script} {mark}", max_retries=1, timeout=timeout)
     job = Escapist(contained, job_id, mark, script)
     if not timeout:
@@ -160,30 +158,50 @@ def escapist(request: pytest.FixtureRequest, contained: Daemon) -> Escapist:
     return job
 
 
+def seen(job: Escapist) -> bool:
+    """Whether any of it is seen in twenty looks: one look can miss a process that lives for a moment."""
+    return any(job.processes() for _ in range(20))
+
+
 def assert_gone(job: Escapist, state: str, outcome: str) -> None:
     """The state says that it has ended only when all of it has."""
     found = job.daemon.wait_state(job.job_id, state)
-    left = job.processes()
-    assert ([attempt["outcome"] for attempt in found["history"]], left) == ([outcome], [])
+    assert not seen(job)
+    assert [attempt["outcome"] for attempt in found["history"]] == [outcome]
 
 
-def test_cancel(escapist: Escapist) -> None:
+@pytest.mark.parametrize("job", JOBS)
+def test_cancel(job: str, escapist: Escapist) -> None:
     escapist.daemon.call("job.cancel", ids=[escapist.job_id])
     assert_gone(escapist, "cancelled", "cancelled")
 
 
-def test_timeout(escapist: Escapist) -> None:
+@pytest.mark.parametrize("job", ["hides"])
+def test_timeout(job: str, escapist: Escapist) -> None:
     assert_gone(escapist, "dead", "timeout")
 
 
-def test_sigkill_of_its_worker(escapist: Escapist) -> None:
+@pytest.mark.parametrize("job", JOBS)
+def test_sigkill_of_its_worker(job: str, escapist: Escapist) -> None:
     os.kill(escapist.daemon.workers()[0]["pid"], signal.SIGKILL)
     assert_gone(escapist, "dead", "lost")
 
 
-def test_stop_of_the_daemon(escapist: Escapist, group_if_any: Path | None) -> None:
+@pytest.mark.parametrize("job", ["hides", "forks on and on"])
+def test_sigkill_of_its_worker_and_of_the_daemon(job: str, kind: str, escapist: Escapist) -> None:
+    if (kind, job) == ("subreaper", "hides"):
+        pytest.skip("who has closed everything and emptied the environment is not found then: see SECURITY.md")
+    (worker,) = escapist.daemon.workers()
+    escapist.daemon.kill()
+    os.kill(worker["pid"], signal.SIGKILL)
+    escapist.daemon.start()
+    assert_gone(escapist, "dead", "lost")
+
+
+@pytest.mark.parametrize("job", ["hides", "forks on and on"])
+def test_stop_of_the_daemon(job: str, escapist: Escapist, group_if_any: Path | None) -> None:
     assert escapist.daemon.stop() == 0
-    assert escapist.processes() == []
+    assert not seen(escapist)
     if group_if_any is not None:
         assert list(group_if_any.glob("*/")) == [], "empty groups are removed"
     escapist.daemon.start("--workers", "0")
