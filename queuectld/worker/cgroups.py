@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_PROBE = "probe-"
 _DELEGATED = ("user.delegate", "trusted.delegate")
 """Extended attributes by which systemd says that a group is its service's to divide; systemd's CGROUP_DELEGATION."""
 
@@ -55,7 +56,7 @@ def is_usable(group: Path) -> bool:
 
     Who owns the group may make others in it, but to move a process takes the right to write where it comes from too.
     """
-    probe = group / f"probe-{os.getpid()}"
+    probe = group / f"{_PROBE}{os.getpid()}"
     try:
         probe.mkdir()
     except OSError:
@@ -151,3 +152,8 @@ def remove_empty(parent: Path, queue: str) -> None:
         group = Group(parent, path.name.removeprefix(_PREFIX))
         if group.is_empty():
             group.remove()
+    for probe in parent.glob(f"{_PROBE}*"):
+        # Of a daemon that was killed while it tried; another that tries just now is alive.
+        if not Path(f"/proc/{probe.name.removeprefix(_PROBE)}").exists():
+            with contextlib.suppress(OSError):
+                probe.rmdir()

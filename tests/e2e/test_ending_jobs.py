@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import time
 from pathlib import Path
@@ -145,11 +146,15 @@ def test_cancel_at_the_moment_of_completion(pool: Daemon) -> None:
 
 
 def test_cancel_and_retry_in_a_loop_runs_nothing_twice_at_the_same_time(pool: Daemon, directory: Path) -> None:
-    # mkdir is the witness: it fails where another execution is still there.
-    command = f"mkdir {directory}/lock || {{ echo twice >> {directory}/bad; exit 1; }}; trap 'rmdir {directory}/lock; exit 1' TERM; while :; do sleep 0.01; done"  # noqa: E501 - a shell's line
-    job_id = pool.enqueue(command, max_retries=1)
-    for _ in range(10):
-        wait_for((directory / "lock").exists, "the job to run")
+    # The lock is the witness: all processes of an execution hold it, however they end.
+    taken = f"exec 9>>{directory}/lock; flock -n 9 || {{ echo twice >> {directory}/bad; exit 1; }}"
+    job_id = pool.enqueue(f"{taken}; echo begun >> {directory}/begun; while :; do sleep 0.01; done", max_retries=1)
+
+    def has_begun(times: int) -> bool:
+        return len(lines_of(directory / "begun")) == times
+
+    for number in range(1, 11):
+        wait_for(functools.partial(has_begun, number), "the job to run")
         cancel(pool, job_id)
         pool.wait_state(job_id, "cancelled")
         pool.call("job.retry", ids=[job_id])
