@@ -43,7 +43,7 @@ log = logging.getLogger("queuectld")
 QUIESCE = 5.0
 """Seconds that answers which are due have, before a re-execution or the end."""
 
-STOP_MARGIN = 30.0
+STOP_MARGIN = 60.0
 """Seconds that a stop may take beyond what the settings allow: for proofs of death, the last answers, the disk."""
 
 CLOCK_SLACK = 1.0

@@ -72,6 +72,9 @@ LONGEST_WAIT = 60.0
 PROOF_PAUSE = 1.0
 """Seconds between two tries to prove that a worker is gone, where the system does not let us look."""
 
+PROOF_PATIENCE = 30.0
+"""Seconds that a stopping daemon waits for the proof that what it killed is gone: a loaded machine takes its time."""
+
 MAX_UNDERTAKERS = 16
 """Process trees that are ended side by side; each looks through all of /proc."""
 
@@ -288,7 +291,7 @@ class Supervisor:
         await self._until(lambda: not self._handles, time.monotonic() + STOP_MARGIN, None)
         for handle in list(self._handles.values()):
             self._bury(handle, "did not stop in time")
-        await self._until(lambda: not self._handles, time.monotonic() + grace + STOP_MARGIN, None)
+        await self._until(lambda: not self._handles, time.monotonic() + PROOF_PATIENCE, None)
         self.abandon()
 
     def abandon(self) -> None:
