@@ -57,8 +57,8 @@ class Connection:
 
     def peer_uid(self) -> int:
         """The user who opened the socket at the other end for listening."""
-        found = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        uid: int = struct.unpack("3i", found)[1]
+        found = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+        uid: int = struct.unpack("iII", found)[1]
         return uid
 
     def is_open(self) -> bool:

@@ -57,7 +57,7 @@ BULKY = frozenset({"job.get", "job.list", "dlq.list", "worker.list", "status.get
 LONG_WAITS = frozenset({"job.wait", "job.logs"})
 """Methods that may wait for long: given up when the peer leaves, repeated by a successor after a re-execution."""
 
-_CREDENTIALS = struct.Struct("3i")
+_CREDENTIALS = struct.Struct("iII")
 _SO_PEERGROUPS = 59  # socket(7); not in the socket module
 
 

@@ -29,7 +29,8 @@ def write(state_dir: Path, result: AttemptResult) -> None:
     """
     path = path_of(state_dir, result.job, result.attempt)
     temporary = path.with_suffix(_UNFINISHED)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    temporary.unlink(missing_ok=True)  # of an earlier try; and a link in its place is not followed
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         content = msgspec.json.encode(result)
         if os.write(descriptor, content) != len(content):  # so ends the last write that a full disk takes
