@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
@@ -32,7 +33,10 @@ class HumanFormatter(logging.Formatter):
         when = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         fields = "".join(f" {key}={_printable(str(value))}" for key, value in _fields(record).items())
         text = f"{when} {record.levelname.lower():7} {_printable(record.getMessage())}{fields}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        if record.exc_info:
+            # Indented, so that no line of it can pass for an event.
+            text += "".join(f"\n  {_printable(line)}" for line in self.formatException(record.exc_info).splitlines())
+        return text
 
 
 class JsonFormatter(logging.Formatter):
@@ -48,7 +52,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(entry, enc_hook=str).decode()
+        try:
+            return msgspec.json.encode(entry, enc_hook=str).decode()
+        except UnicodeEncodeError:  # a name of a file that is not UTF-8
+            return json.dumps(entry, default=str)
 
 
 def set_up(level: str, form: Format) -> None:
