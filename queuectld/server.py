@@ -392,6 +392,7 @@ class Connection(asyncio.Protocol):
         wants_answer = request.id is not UNSET
         try:
             result = await self._call(request)
+            answer = framing.encode_result(request.id, result if result is not None else {}) if wants_answer else b""
         except ProtocolError as error:
             if wants_answer:
                 self._refuse(request.id, error)
@@ -401,7 +402,7 @@ class Connection(asyncio.Protocol):
                 self._refuse(request.id, refusal)
         else:
             if wants_answer:
-                self.write(framing.encode_result(request.id, result if result is not None else {}))
+                self.write(answer)
 
     async def _call(self, request: framing.Request) -> Struct | None:
         method = METHODS.get(request.method)

@@ -22,12 +22,21 @@ class StartError(Exception):
         self.hint = hint
 
 
+def _check_name(path: Path, what: str, hint: str) -> None:
+    """Clients are told where everything is, and JSON can't tell a name that is no text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise StartError(f"the name of {what} is not UTF-8: {str(path)!r}", hint) from None
+
+
 def prepare_state_dir(path: Path) -> None:
     """Make the state directory, mode 0700, with what belongs into it.
 
     Raises:
         StartError: it can't be made, is not writable, or belongs to someone else.
     """
+    _check_name(path, "the state directory", "give --state-dir another one")
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
@@ -113,6 +122,7 @@ def listen(path: Path, group: int | None) -> socket.socket:
     Raises:
         StartError: somebody listens there, or it can't be made.
     """
+    _check_name(path, "the socket", "give --socket another path")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -428,3 +428,12 @@ def test_what_a_user_writes_can_not_forge_a_log_line(make_daemon: Callable[..., 
     daemon.wait_state(job_id, "dead")
     assert daemon.stop() == 0
     assert not any(line.startswith("2026-01-01") for line in daemon.log.read_text().splitlines())
+
+
+@pytest.mark.parametrize("flag", ["--state-dir", "--socket"])
+def test_a_name_that_is_no_text_is_refused(make_daemon: Callable[..., Daemon], flag: str) -> None:
+    """It can't be told in JSON: the daemon came up, and whoever asked where it is got no answer at all."""
+    daemon = make_daemon()
+    name = os.fsdecode(os.fsencode(daemon.directory) + b"/caf\xe9")
+    assert "is not UTF-8: " in refusal(daemon, flag, name)
+    assert not Path(name).exists()
