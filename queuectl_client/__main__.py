@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from queuectl_client.cli import main
+from queuectl_client.entry import main
 
 if __name__ == "__main__":
     main()

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from queuectl_client.durations import parse_duration
 from queuectl_client.session import Session
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from queuectl_client.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,15 +53,22 @@ class _FromDaemon(_ToText):
     """Text that the shell completes by asking the daemon; without one it completes nothing."""
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only to complete
+
         del param
         socket = ctx.find_root().params.get("socket")
         try:
             with Session(socket).client(patience=0, timeout=COMPLETION_SECONDS) as client:
-                return [item for item in self.items(client) if item.value.startswith(incomplete)]
+                return [
+                    CompletionItem(text, help=meaning)
+                    for text, meaning in self.items(client)
+                    if text.startswith(incomplete)
+                ]
         except Exception:  # noqa: BLE001 - a shell in the middle of a line has no use for any error
             return []
 
-    def items(self, client: Client) -> Iterable[CompletionItem]:
+    def items(self, client: Client) -> Iterable[tuple[str, str]]:
+        """What there is, each with its meaning."""
         raise NotImplementedError
 
 
@@ -73,13 +81,13 @@ class JobRef(_FromDaemon):
         """`states`: complete only jobs that are in one of them; none given is all."""
         self._states = states
 
-    def items(self, client: Client) -> Iterable[CompletionItem]:
+    def items(self, client: Client) -> Iterable[tuple[str, str]]:
         from queuectl_client.render.jobs import command_of  # noqa: PLC0415 - only to complete
         from queuectl_client.render.safe import visible  # noqa: PLC0415
 
         for job in client.list(limit=COMPLETED_JOBS):
             if not self._states or job.state in self._states:
-                yield CompletionItem(job.id, help=f"{job.state} {visible(command_of(job))[:60]}")
+                yield job.id, f"{job.state} {visible(command_of(job))[:60]}"
 
 
 class SettingKey(_FromDaemon):
@@ -87,8 +95,8 @@ class SettingKey(_FromDaemon):
 
     name = "key"
 
-    def items(self, client: Client) -> Iterable[CompletionItem]:
-        return [CompletionItem(setting.key, help=setting.description) for setting in client.settings()]
+    def items(self, client: Client) -> Iterable[tuple[str, str]]:
+        return [(setting.key, setting.description) for setting in client.settings()]
 
 
 class WorkerRef(_FromDaemon):
@@ -96,10 +104,8 @@ class WorkerRef(_FromDaemon):
 
     name = "worker"
 
-    def items(self, client: Client) -> Iterable[CompletionItem]:
-        return [
-            CompletionItem(worker.id, help=f"{worker.state} PID {worker.pid}") for worker in client.workers().workers
-        ]
+    def items(self, client: Client) -> Iterable[tuple[str, str]]:
+        return [(worker.id, f"{worker.state} PID {worker.pid}") for worker in client.workers().workers]
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON: one object, or one a line, for programs.")
