@@ -355,8 +355,9 @@ class Fuzz:
         with tempfile.NamedTemporaryFile(prefix="fuzz-", suffix=".lines", delete=False) as file:
             file.write(b"\n".join(lines) + b"\n")
         shown = "\n".join(f"  {line[:1000]!r}{' ...' if len(line) > 1000 else ''}" for line in lines)
+        log = "\n".join(self.daemon.log.read_text(errors="replace").splitlines()[-30:])
         again = f"SEED={self.seed} FIRST={self.done.batches}"
-        return FuzzError(f"{what}\nthe batch ({again}; its lines are in {file.name}):\n{shown}")
+        return FuzzError(f"{what}\nthe batch ({again}; its lines are in {file.name}):\n{shown}\nthe log:\n{log}")
 
     def _be_honest(self) -> None:
         """One who does nothing wrong, and has to be served all the time."""
