@@ -42,7 +42,7 @@ def gone(daemon: Daemon, job_id: str) -> bool:
     try:
         daemon.job(job_id)
     except RefusedError as error:
-        return error.kind == "not_found"
+        return bool(error.kind == "not_found")
     return False
 
 
