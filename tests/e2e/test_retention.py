@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +224,23 @@ def test_a_stranger_among_the_logs_does_not_stop_it(single: Daemon) -> None:
     wait_for(lambda: "a log can't be removed" in single.log.read_text(), "a word about it")
     later = single.enqueue("true")
     wait_for(lambda: gone(single, later), "it to go on")
+
+
+def test_by_default_the_dead_stay_for_ever_and_the_others_for_30_days(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon("--workers", "1").start()
+    for state in STATES:
+        make(daemon, state, 4)
+    ages = {1: 29, 2: 31, 3: 3_000}
+    assert daemon.stop() == 0
+    with closing(sqlite3.connect(daemon.state_dir / "queue.db")) as database, database:
+        for state in STATES:
+            for number, days in ages.items():
+                change = database.execute(
+                    "UPDATE jobs SET updated_at = ? WHERE id = ?", (time.time() - days * 86_400, f"{state}-{number}")
+                )
+                assert change.rowcount == 1
+    daemon.start()
+    old = [f"{state}-{number}" for state in ("completed", "cancelled") for number in (2, 3)]
+    wait_for(lambda: all(gone(daemon, job_id) for job_id in old), "the old ones to be removed")
+    young = {f"{state}-{number}" for state in ("completed", "cancelled") for number in (0, 1)}
+    assert ids_of(daemon) == young | {f"dead-{number}" for number in range(4)}
