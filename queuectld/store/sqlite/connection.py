@@ -142,6 +142,7 @@ def prepare_writer(raw: sqlite3.Connection) -> None:
     for pragma in (
         "synchronous = FULL",  # a commit returns when it is on disk
         "foreign_keys = ON",
+        "secure_delete = ON",  # environments hold secrets; many builds have it on by themselves
         f"cache_size = -{_WRITER_CACHE_KIB}",
         "temp_store = MEMORY",  # undoing a part must not depend on room in /tmp
         f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
