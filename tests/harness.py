@@ -83,6 +83,7 @@ class Daemon:
         directory: everything of it is below.
         socket: where it listens.
         state_dir: its state directory.
+        launcher: a command that starts it (setpriv ...), and becomes it by exec.
         log: its standard error, as a file.
     """
 
@@ -92,6 +93,7 @@ class Daemon:
         self.socket = directory / "sock"
         self.log = directory / "daemon.log"
         self.arguments = arguments
+        self.launcher: list[str] = []
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("QUEUECTL_")},
             "PYTHONPATH": str(ROOT),
@@ -118,7 +120,7 @@ class Daemon:
         command = [sys.executable, "-m", "queuectld", "--state-dir", str(self.state_dir), "--socket", str(self.socket)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *self.arguments, *arguments],
+                [*self.launcher, *command, *self.arguments, *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd="/",
             )  # fmt: skip
 

@@ -147,7 +147,9 @@ def send(pid: int, number: signal.Signals) -> None:
     """
     if pid <= 1:
         raise ValueError(f"refusing to signal pid {pid}")
-    with contextlib.suppress(ProcessLookupError):
+    # One that has become another user (sudo) can't be signalled; the others of its tree must be all the same, and the
+    # proof waits for its end.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 

@@ -1,0 +1,40 @@
+"""A job may become another user, whom a daemon that is not root can't signal. The rest of it ends all the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Daemon, is_running, lines_of, wait_for
+
+WITHOUT_POWER = "--bounding-set=-kill,-sys_ptrace,-dac_override,-dac_read_search"
+"""What makes root signal only its own processes, as any other user does."""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (util-linux) is not installed")
+def test_who_can_not_be_signalled_does_not_keep_the_others_alive(directory: Path) -> None:
+    daemon = Daemon(directory, "--workers", "1")
+    daemon.launcher = ["setpriv", WITHOUT_POWER, "--inh-caps=-all"]
+    try:
+        daemon.start()
+        daemon.call("config.set", key="kill_grace", value=0.2)
+        script = (
+            f"setpriv --reuid 65534 --clear-groups sleep 4 & echo $! > {directory}/other; "
+            f"sleep 600 & echo $! > {directory}/own; wait"
+        )
+        job = daemon.enqueue(script, max_retries=1)
+        wait_for(lambda: lines_of(directory / "own") and lines_of(directory / "other"), "the job to begin")
+        (own,), (other,) = lines_of(directory / "own"), lines_of(directory / "other")
+        daemon.call("job.cancel", ids=[job])
+        wait_for(lambda: not is_running(int(own)), "the process that can be signalled to end")
+        assert daemon.wait_state(job, "cancelled")["attempts"] == 1
+        assert not is_running(int(other))  # the proof waited for it
+        assert daemon.stop() == 0
+    finally:
+        daemon.clean_up()
+    assert "Traceback" not in daemon.log.read_text()
