@@ -176,7 +176,9 @@ class _Daemon:
         context: Context
         groups = self._options.cgroup or cgroups.delegated_group()
         if groups is not None:
-            cgroups.remove_empty(groups, containment.queue_mark(self._options.state_dir))
+            state_dir = self._options.state_dir
+            in_use = {containment.marker(state_dir, attempt.token) for attempt in running}
+            cgroups.remove_empty(groups, containment.queue_mark(state_dir), in_use)
         retention = Retention(committer, readers, lambda: context.settings, clock, self._options.state_dir)
         supervisor = Supervisor(
             committer,

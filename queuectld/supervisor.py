@@ -60,6 +60,9 @@ log = logging.getLogger("queuectld.workers")
 ATTACH_PATIENCE = 30.0
 """Seconds that a new worker has to attach, at least; a loaded machine starts processes slowly."""
 
+REATTACH_PATIENCE = 10.0
+"""Seconds that a worker has to come back after a lost connection, at least; it tries once a second."""
+
 STOP_MARGIN = 5.0
 """Seconds on top of `kill_grace` that a worker has to end an attempt and tell of it, before it is ended itself."""
 
@@ -130,6 +133,13 @@ class Handle:
     """What it runs, and what it may be given at this moment, is to be interrupted."""
     stopping_at: float | None = field(default=None)
     """Monotonic seconds; told to end its attempt for a shutdown, it must be gone by then."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that it may be silent for, however short the heartbeats: it can't send any while not connected."""
+        if self.peer is not None:
+            return 0.0
+        return REATTACH_PATIENCE if self.was_attached else ATTACH_PATIENCE
 
     @property
     def listener(self) -> Peer | None:
@@ -216,8 +226,9 @@ class Supervisor:
     async def recover(self, workers: list[WorkerRecord], running: list[RunningAttempt], desired: int) -> None:
         """Take over what an earlier daemon left, before anything is dispatched.
 
-        A worker that lives is waited for, no longer than `heartbeat_timeout`. One that does not is settled once its
-        tree is proven gone; until then its job stays `processing`, so nobody runs it a second time.
+        A worker that lives is waited for, no longer than `heartbeat_timeout` or REATTACH_PATIENCE, whichever is longer.
+        One that does not is settled once its tree is proven gone; until then its job stays `processing`, so nobody
+        runs it a second time.
         """
         self._desired = desired
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
@@ -865,11 +876,7 @@ class Supervisor:
         if leases.overslept(due, now, timeout):
             for handle in watched.values():
                 handle.last_seen = now
-        # A worker that was never attached starts up; that may take longer than a heartbeat.
-        seen = {
-            worker: handle.last_seen if handle.was_attached else handle.last_seen + max(0.0, ATTACH_PATIENCE - timeout)
-            for worker, handle in watched.items()
-        }
+        seen = {worker: handle.last_seen + max(0.0, handle.patience - timeout) for worker, handle in watched.items()}
         verdict = leases.check(seen, timeout, now)
         for worker in verdict.silent:
             if not watched[worker].was_attached:

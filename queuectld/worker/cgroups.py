@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -143,14 +143,20 @@ def _move_self(group: Path) -> None:
     (group / "cgroup.procs").write_text("0")
 
 
-def remove_empty(parent: Path, queue: str) -> None:
-    """Remove the empty groups that attempts of the past have left; `queue` is what their marks end with.
+def remove_empty(parent: Path, queue: str, in_use: Collection[str]) -> None:
+    """Remove the empty groups that attempts of the past have left.
 
-    Those of other queues are not touched: an empty one may be about to be entered.
+    An empty one may also be about to be entered: those of other queues are not touched, nor those `in_use`.
+
+    Args:
+        parent: where groups are made.
+        queue: what the marks of this queue end with.
+        in_use: marks of attempts that a worker may be starting at this moment.
     """
     for path in parent.glob(f"{_PREFIX}*{queue}"):
-        group = Group(parent, path.name.removeprefix(_PREFIX))
-        if group.is_empty():
+        mark = path.name.removeprefix(_PREFIX)
+        group = Group(parent, mark)
+        if mark not in in_use and group.is_empty():
             group.remove()
     for probe in parent.glob(f"{_PROBE}*"):
         # Of a daemon that was killed while it tried; another that tries just now is alive.

@@ -416,6 +416,6 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, lambda _number, _frame: worker.interrupt())
     signal.signal(signal.SIGINT, lambda _number, _frame: None)  # not SIG_IGN, which jobs would inherit
     worker.run()
-    # Nothing of it is left that the lock could speak for. The daemon removes the locks of those who were killed.
-    (Path(state_dir) / "workers" / f"{worker_id}.lock").unlink(missing_ok=True)
+    # Its lock's file stays for the daemon to remove. A daemon that looks for what this worker has left knows it by its
+    # inode, which the next new file may get; whoever has that open would be taken for a part of this worker's tree.
     sys.exit(0)

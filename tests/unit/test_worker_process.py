@@ -75,3 +75,15 @@ def test_an_exit_that_overtakes_the_answer_to_its_attach_costs_no_attempt(
         assert finish["params"]["ended"]["exit_code"] == 7
         answer(wire, finish)
         assert worker.wait(PATIENCE) == 0
+
+
+def test_who_is_refused_leaves_its_lock_to_the_daemon(
+    directory: Path, listener: socket.socket, worker: subprocess.Popen[bytes]
+) -> None:
+    """Found by the kill storm: another worker's log got the inode of the removed lock, and that worker was ended."""
+    with accept(listener) as wire:
+        attach = wire.receive()
+        error = {"code": -32006, "message": "who are you?", "data": {"kind": "forbidden", "hint": ""}}
+        wire.send_raw(json.dumps({"jsonrpc": "2.0", "id": attach["id"], "error": error}).encode() + b"\n")
+        assert worker.wait(PATIENCE) == 0
+    assert (directory / "workers" / "w1.lock").exists()
