@@ -149,7 +149,7 @@ class Killer:
 
     def stop_daemon(self) -> None:
         self._signal_daemon(signal.SIGSTOP)
-        self._pause(self._random.choice([0.1, 0.5, 3.0]))
+        self._pause(self._random.choice([0.1, 0.5, 4.0]))
         self._signal_daemon(signal.SIGCONT)
 
     def stop_daemon_kill_workers(self) -> None:
@@ -285,7 +285,7 @@ class Killer:
             self.signals[f"{number.name} {who}"] += 1
             if number == signal.SIGSTOP:
                 # For a shorter time than a worker may be silent, or for a longer one.
-                length = self._random.choice([0.1, 0.5, 1.5, 4.0])
+                length = self._random.choice([0.1, 0.5, 1.5, 5.0])
                 self._stopped.append((time.monotonic() + length, descriptor))
             else:
                 os.close(descriptor)

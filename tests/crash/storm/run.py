@@ -8,6 +8,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ CLIENTS = 3
 WORKERS = 4
 SETTLING = 120.0
 """Seconds without any change after which jobs that are not final count as stuck."""
+
+STARVED = 0.5
+"""Seconds that this process may oversleep: beyond, the machine is so busy that a worker's heartbeats may be late."""
 
 FORBIDDEN = re.compile(r"Traceback|never retrieved|not re-executed|is damaged|has a fault|a request failed")
 """What the daemon's log must not say, whatever is killed."""
@@ -55,7 +59,7 @@ def run_storm(seed: int, kills: int, *, groups: Path | None) -> Report:
     directory = Path(tempfile.mkdtemp(prefix="qctl-storm-"))
     setup = Random(f"{seed}/setup")
     settings: dict[str, float] = {
-        "backoff_base": setup.choice([0, 1]), "backoff_max": 0.3, "heartbeat_interval": 0.2, "heartbeat_timeout": 2,
+        "backoff_base": setup.choice([0, 1]), "backoff_max": 0.3, "heartbeat_interval": 0.2, "heartbeat_timeout": 3,
         "kill_grace": 0.3, "shutdown_timeout": 1,
     }  # fmt: skip
     arguments = ["--workers", str(WORKERS), "--log-level", "debug"]
@@ -69,6 +73,8 @@ def run_storm(seed: int, kills: int, *, groups: Path | None) -> Report:
     complaints: list[str] = []
     begin = time.monotonic()
     evidence: Evidence | None = None
+    sleeper = Sleeper()
+    sleeper.start()
     try:
         killer.start_daemon()
         for key, value in settings.items():
@@ -84,6 +90,7 @@ def run_storm(seed: int, kills: int, *, groups: Path | None) -> Report:
                 client.join()
             evidence = _collect(daemon, killer, ledger, groups, complaints)
     finally:
+        sleeper.stop()
         killer.close()
         daemon.clean_up()
     complaints += [client.fault for client in clients if client.fault]
@@ -92,17 +99,47 @@ def run_storm(seed: int, kills: int, *, groups: Path | None) -> Report:
         for line in daemon.log.read_text(errors="replace").splitlines()
         if FORBIDDEN.search(line)
     ]
+    silent: set[str] = set()
+    if evidence is not None and sleeper.longest > STARVED:
+        silent = set(re.findall(r"worker is silent worker=(\w+)", daemon.log.read_text(errors="replace")))
+        evidence.disturbed = evidence.disturbed | silent
     violations = judge(evidence) if evidence is not None else complaints
     head = (
         f"kill storm, seed {seed}: {CLIENTS} clients, {WORKERS} workers, attempts held together by "
         f"{'cgroups' if groups else 'subreapers and markers'}, backoff_base {settings['backoff_base']:g}"
     )
-    text = "\n".join([head, *_summary(killer, ledger, evidence, time.monotonic() - begin)])
+    rest = f"  machine   overslept by {sleeper.longest:.2f} s at most"
+    if silent:
+        rest += f": too busy to blame anyone for the silence of {len(silent)} workers"
+    text = "\n".join([head, rest, *_summary(killer, ledger, evidence, time.monotonic() - begin)])
     if violations:
         (directory / "summary").write_text("\n".join([text, *violations]) + "\n")
     else:
         shutil.rmtree(directory)
     return Report(seed, directory, violations, text)
+
+
+class Sleeper(threading.Thread):
+    """Measures how late a process is woken on this machine.
+
+    Attributes:
+        longest: seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="sleeper", daemon=True)
+        self.longest = 0.0
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            due = time.monotonic() + 0.05
+            time.sleep(0.05)
+            self.longest = max(self.longest, time.monotonic() - due)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join()
 
 
 @contextlib.contextmanager
@@ -195,7 +232,12 @@ def _leftovers(daemon: Daemon, groups: Path | None) -> list[str]:
     for name, what in (("exits", "exit record"), ("workers", "worker's lock")):
         found += [f"a stale {what} is left: {path.name}" for path in sorted((daemon.state_dir / name).iterdir())]
     if groups is not None:
-        found += [f"a stale cgroup is left: {path.name}" for path in sorted(groups.iterdir()) if path.is_dir()]
+        found += [
+            f"a stale cgroup is left: {path.name}"
+            for path in sorted(groups.iterdir())
+            # A probe of a process that died is kept where another one has its PID now.
+            if path.is_dir() and not (path.name.startswith("probe-") and is_running(int(path.name[6:])))
+        ]
     if daemon.socket.exists():
         found.append("the socket's file is left")
     return found

@@ -23,7 +23,7 @@ class Evidence:
         jobs: what the daemon says of all its jobs, histories included (`job.get`), by id.
         counts: of states, as `status.get` says.
         journal: in the order in which it happened.
-        disturbed: workers that got a signal from the killer.
+        disturbed: workers to whom something happened: a signal, or no time on a machine that is too busy.
         leftovers: what should be gone and is not, a sentence each: processes, files, groups.
         damage: what SQLite's integrity check found.
         complaints: faults that clients or the killer met, lines of the daemon's log that must never be written.
