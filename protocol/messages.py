@@ -5,9 +5,8 @@ The daemon's handlers, the client and docs/protocol.md are checked against this 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -386,8 +385,7 @@ class StatusResult(_Result, frozen=True):
     daemon: DaemonStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(NamedTuple):
     """One row of the table of methods.
 
     Attributes:

@@ -9,8 +9,8 @@ import pwd
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from protocol.jobs import Outcome
 from protocol.messages import AttemptResult, Lease
@@ -51,8 +51,7 @@ def clean_environment() -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What all attempts of a worker share.
 
     Attributes:
