@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness import processes_with
 from tests.systemd.machine import PREFIX, QUEUECTL, Machine, eventually, prepare, why_not
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -318,6 +320,37 @@ def test_the_watchdog_replaces_a_daemon_that_hangs(service: Service) -> None:
     assert service.lives(job)
     service.finish("unhurt")
     service.assert_ran_once("unhurt", job)
+
+
+@pytest.fixture
+def small_memory() -> Iterator[Path]:
+    """A memory cgroup of this machine that has room for little; made outside, since inside there is no controller."""
+    group = Path(f"/sys/fs/cgroup/memory/queuectl-hog-{os.getpid()}")
+    if not group.parent.joinpath("memory.limit_in_bytes").exists():
+        pytest.skip("no cgroup v1 memory controller to put a hog into")
+    group.mkdir()
+    (group / "memory.limit_in_bytes").write_text("50M")
+    yield group
+    eventually(lambda: not (group / "cgroup.procs").read_text(), "the hog's group is empty")
+    group.rmdir()
+
+
+def test_a_job_that_takes_all_memory_is_killed_alone(service: Service, small_memory: Path) -> None:
+    service.queuectl("worker", "start", "--count", "2")
+    daemon, other = service.pid(), service.start_job("other")
+    mark = f"hog-{os.getpid()}"
+    script = f"import os, time\nwhile not os.path.exists('{SCRATCH}/eat'): time.sleep(0.02)\nbytearray(10**9)"
+    service.queuectl("enqueue", "--id", "hog", "--max-retries", "1", "--", "python3", "-c", script, mark)
+    (hog,) = eventually(lambda: processes_with(f"{script}\0{mark}\0"), "the hog runs")
+    (small_memory / "cgroup.procs").write_text(str(hog))
+    service.machine.run("touch", f"{SCRATCH}/eat")
+    service.queuectl("wait", "hog", status=1)
+    shown = service.show("hog")
+    assert (shown["state"], shown["exit_code"], shown["history"][0]["signal"]) == ("dead", 137, 9)
+    assert service.pid() == daemon
+    assert service.state() == "active"
+    service.finish("other")
+    service.assert_ran_once("other", other)
 
 
 def test_a_stop_by_its_own_command_stays_a_stop_until_the_next_client(service: Service) -> None:
