@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -264,8 +264,10 @@ class Supervisor:
     def _sweep(self, workers: list[WorkerRecord], running: list[RunningAttempt]) -> None:
         """Remove files that nobody will ask for: their owners were killed when they were of no use any more."""
         exit_records.keep_only(self._state_dir, {(attempt.job.number, attempt.number) for attempt in running})
-        # A daemon killed between the start of a worker and its record leaves one that no successor knows.
-        known = {worker.id for worker in workers}
+        self._sweep_locks({worker.id for worker in workers})
+
+    def _sweep_locks(self, known: Collection[str]) -> None:
+        """A daemon killed between the start of a worker and its record leaves one that no successor knows."""
         for lock in (self._state_dir / "workers").glob("*.lock"):
             if lock.stem not in known and containment.lock_is_free(lock):
                 lock.unlink(missing_ok=True)
@@ -303,6 +305,7 @@ class Supervisor:
         for handle in list(self._handles.values()):
             self._bury(handle, "did not stop in time")
         await self._until(lambda: not self._handles, time.monotonic() + PROOF_PATIENCE, None)
+        self._sweep_locks(self._handles.keys())
         self.abandon()
 
     def abandon(self) -> None:

@@ -71,7 +71,7 @@ class Worker:
         self._lines = framing.Lines()
         self._calls: dict[int, str] = {}
         self._next_call = 1
-        self._attached = False
+        self._attached = self._was_attached = self._nobody_listens = False
         self._attempt: Attempt | None = None
         self._untold: AttemptResult | None = None
         self._recorded = False
@@ -107,6 +107,8 @@ class Worker:
                 return False  # it is nowhere but here
             if self._exiting:
                 return True
+            if self._nobody_listens and not self._was_attached:
+                return True  # who started it listened before that, so is gone; a successor has no use for it
             patience = REPORT_PATIENCE if self._untold else IDLE_PATIENCE
             return time.monotonic() >= self._away_since + patience
         return self._exiting and self._untold is None
@@ -215,7 +217,8 @@ class Worker:
     def _connect(self) -> None:
         try:
             self._connection = _connect(self._socket_path)
-        except OSError:
+        except OSError as error:
+            self._nobody_listens = isinstance(error, (ConnectionRefusedError, FileNotFoundError))
             self._retry_later()
             return
         self._lines = framing.Lines()
@@ -299,7 +302,7 @@ class Worker:
                 self._start(answer.lease)
 
     def _on_attached(self, answer: AttachResult) -> None:
-        self._attached = True
+        self._attached = self._was_attached = True
         self._away_since = None
         self._retries = 0
         self._heartbeat_interval, self._kill_grace = answer.heartbeat_interval, answer.kill_grace
