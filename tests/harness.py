@@ -221,6 +221,14 @@ class Daemon:
         workers: list[dict[str, Any]] = self.call("worker.list")["workers"]
         return workers
 
+    def worker_of(self, job_id: str) -> int:
+        """The PID of the worker that runs a job, once it does. A lease is stored just before it is told of."""
+
+        def look() -> list[int]:
+            return [worker["pid"] for worker in self.workers() if worker["job"] == job_id]
+
+        return wait_for(look, f"a worker to run {job_id}")[0]
+
     def wait_workers(self, count: int, *states: str) -> list[dict[str, Any]]:
         """The workers, once `count` of them are in one of the states (idle, if none is given)."""
 

@@ -136,9 +136,7 @@ class Trial:
         self.daemon.start()
 
     def worker_pid(self, job_id: str) -> int:
-        (pid,) = [worker["pid"] for worker in self.daemon.workers() if worker["job"] == job_id]
-        assert isinstance(pid, int)
-        return pid
+        return self.daemon.worker_of(job_id)
 
     def finish(self, *job_ids: str, lost: int | None = 0) -> dict[str, dict[str, Any]]:
         """Everything ends as it must; then the daemon stops, and nothing is left of it."""

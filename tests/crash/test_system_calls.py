@@ -163,8 +163,7 @@ def test_while_nothing_can_be_written_all_waits_and_then_goes_on_by_itself(direc
                 assert _kind(lambda: daemon.call("job.enqueue", jobs=[late])) == "storage_full"
             assert _kind(lambda: daemon.call("job.cancel", ids=["cancelled"])) == "storage_full"
             witness.open_gate("finishes")
-            (worker,) = [worker for worker in daemon.workers() if worker["job"] == "lost"]
-            os.kill(worker["pid"], signal.SIGKILL)
+            os.kill(daemon.worker_of("lost"), signal.SIGKILL)
             wait_for(lambda: list((daemon.state_dir / "exits").glob("*.json")), "the outcome to be kept in a file")
             wait_for(lambda: "worker vanished" in daemon.log.read_text(), "the dead worker to be noticed")
             # Reading goes on, and nothing was changed.

@@ -35,7 +35,7 @@ def family(pids: Path) -> str:
 
 def worker_of(daemon: Daemon, job_id: str) -> int:
     daemon.wait_state(job_id, "processing")
-    return int(next(worker["pid"] for worker in daemon.workers() if worker["job"] == job_id))
+    return daemon.worker_of(job_id)
 
 
 def ask_to_stop(daemon: Daemon, number: signal.Signals = signal.SIGTERM) -> None:

@@ -29,7 +29,7 @@ def family(pids: Path) -> str:
 def worker_of(daemon: Daemon, job_id: str) -> int:
     """The PID of the worker that runs a job."""
     daemon.wait_state(job_id, "processing")
-    return int(next(worker["pid"] for worker in daemon.workers() if worker["job"] == job_id))
+    return daemon.worker_of(job_id)
 
 
 # --- starting and stopping ------------------------------------------------------------------------------------------
