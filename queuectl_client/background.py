@@ -21,6 +21,10 @@ READY_SECONDS = 120.0
 LOG_TAIL = 4096
 """Bytes of the log among which the reason for an early end is looked for."""
 HINT = "hint: "
+ANOTHER = "another "
+"""What the daemon's refusal begins with where another one has the state directory or the socket."""
+WINNER_SECONDS = 5.0
+"""How long such another one is waited for: it may listen in a moment, or never, at another socket."""
 
 
 def start(socket: Path | None, state_dir: Path | None, options: Sequence[str]) -> tuple[ServerInfo, bool]:
@@ -55,16 +59,22 @@ def start(socket: Path | None, state_dir: Path | None, options: Sequence[str]) -
             env=_environment(),
         )
     deadline = time.monotonic() + READY_SECONDS
+    give_up_at = time.monotonic() + WINNER_SECONDS
     while time.monotonic() < deadline:
         info = _ask(listening)
         if info is not None and info.pid == process.pid:
             return info, True
         if process.poll() is not None:
-            # Somebody else may have started one in the same moment, and won.
-            info = _ask(listening)
+            # Somebody else may have started one in the same moment, and won; it has the lock before it listens.
+            if info is None:
+                info = _ask(listening)
             if info is not None:
                 return _same(info, listening, state_dir), False
-            raise _failure(log, begin, process.returncode)
+            failure = _failure(log, begin, process.returncode)
+            if ANOTHER not in str(failure) or time.monotonic() > give_up_at:
+                raise failure
+        else:
+            give_up_at = time.monotonic() + WINNER_SECONDS
         time.sleep(LOOK_SECONDS)
     raise ClientError(f"the daemon (PID {process.pid}) is not ready after {READY_SECONDS:g} s", f"its log is {log}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 from collections import deque
@@ -17,6 +18,10 @@ from queuectl_client.errors import BadRequest, NoDaemon
 
 MAX_REPLY = 256 * 1024 * 1024
 """Bytes. Replies are bounded by the daemon; this only keeps another program's endless line from filling the memory."""
+
+
+SIGNAL_LOOK = 1.0
+"""Seconds after which a Ctrl-C is heeded at the latest."""
 
 
 class ConnectionLost(Exception):  # noqa: N818 - named after what happened
@@ -107,6 +112,8 @@ class Connection:
             ProtocolError: it is none, or it is an error that belongs to no request (the connection was refused).
         """
         while not self._replies:
+            if self._socket.gettimeout() is None:
+                self._wait()
             try:
                 data = self._socket.recv(256 * 1024)
             except TimeoutError:
@@ -123,6 +130,17 @@ class Connection:
         if reply.id is None and reply.error is not None:
             raise ProtocolError(reply.error.data.kind, reply.error.message, reply.error.data.hint)
         return reply
+
+    def _wait(self) -> None:
+        """Until there is something to read, for ever.
+
+        A Ctrl-C that comes just before a system call blocks is heeded by Python only after the call: no single wait may
+        last until the daemon has something to say.
+        """
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        while not poll.poll(SIGNAL_LOOK * 1000):
+            pass
 
 
 def _connect(path: Path, timeout: float | None) -> socket.socket:
