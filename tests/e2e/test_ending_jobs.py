@@ -11,14 +11,9 @@ from typing import Any
 import pytest
 
 from tests.harness import Daemon, RefusedError, is_running, lines_of, seconds, wait_for
+from tests.jobs import pids_in
 
 IGNORE = "trap '' TERM; "
-
-
-def pids_in(path: Path, count: int) -> list[int]:
-    """PIDs that a job wrote to a file, a line each, once there are so many."""
-    wait_for(lambda: len(lines_of(path)) >= count, f"{count} lines in {path.name}")
-    return [int(line) for line in lines_of(path)]
 
 
 def tree(pids: Path, *, ignore: bool = False) -> str:

@@ -14,28 +14,12 @@ from typing import Any
 import pytest
 
 from tests.harness import Daemon, RefusedError, Wire, is_running, lines_of, wait_for
-
-FOREVER = "while :; do sleep 0.05; done"
-
-
-def pids_in(path: Path, count: int) -> list[int]:
-    wait_for(lambda: len(lines_of(path)) >= count, f"{count} lines in {path.name}")
-    return [int(line) for line in lines_of(path)]
+from tests.jobs import FOREVER, family, pids_in
 
 
 def gated(gate: Path, code: int = 0) -> str:
     """A job that ends with `code` once the gate is there."""
     return f"until test -e {gate}; do sleep 0.01; done; exit {code}"
-
-
-def family(pids: Path) -> str:
-    sleeper = f"sh -c 'echo $$ >> {pids}; exec sleep 1000'"
-    return f"echo $$ >> {pids}; setsid {sleeper} & (setsid {sleeper} &); {FOREVER}"
-
-
-def worker_of(daemon: Daemon, job_id: str) -> int:
-    daemon.wait_state(job_id, "processing")
-    return daemon.worker_of(job_id)
 
 
 def ask_to_stop(daemon: Daemon, number: signal.Signals = signal.SIGTERM) -> None:
@@ -122,7 +106,7 @@ def test_a_stopped_worker_does_not_hold_up_the_stop(single: Daemon, directory: P
         single.call("config.set", key=key, value=value)
     job_id = single.enqueue(f"echo $$ > {directory}/pids; {FOREVER}", max_retries=1)
     (pid,) = pids_in(directory / "pids", 1)
-    worker = worker_of(single, job_id)
+    worker = single.worker_of(job_id)
     os.kill(worker, signal.SIGSTOP)
     assert single.stop() == 0
     assert not [one for one in (pid, worker) if is_running(one)]
@@ -167,7 +151,7 @@ def reexecute(daemon: Daemon) -> None:
 def test_sighup_keeps_pid_socket_workers_and_jobs(pool: Daemon, directory: Path) -> None:
     gate = directory / "gate"
     job_id = pool.enqueue(gated(gate, 5), max_retries=1)
-    worker, workers = worker_of(pool, job_id), {one["pid"] for one in pool.workers()}
+    worker, workers = pool.worker_of(job_id), {one["pid"] for one in pool.workers()}
     inode, before = pool.socket.stat().st_ino, pool.call("server.info")
     reexecute(pool)
     assert pool.process is not None
@@ -176,7 +160,7 @@ def test_sighup_keeps_pid_socket_workers_and_jobs(pool: Daemon, directory: Path)
     assert (after["pid"], after["started_at"]) == (before["pid"], before["started_at"])
     assert pool.socket.stat().st_ino == inode
     pool.wait_workers(1, "busy")
-    assert worker_of(pool, job_id) == worker
+    assert pool.worker_of(job_id) == worker
     gate.touch()
     job = pool.wait_state(job_id, "dead")
     assert (job["exit_code"], job["attempts"]) == (5, 1)
@@ -344,7 +328,7 @@ def test_running_jobs_survive_the_daemon(pool: Daemon, directory: Path) -> None:
 def test_a_job_that_ended_while_no_daemon_ran(single: Daemon, directory: Path) -> None:
     gate = directory / "gate"
     job_id = single.enqueue(gated(gate, 42), max_retries=1)
-    worker_of(single, job_id)
+    single.worker_of(job_id)
     single.kill()
     gate.touch()
     wait_for(lambda: list((single.state_dir / "exits").glob("*.json")), "the exit record")
@@ -358,7 +342,7 @@ def test_a_job_that_ended_while_no_daemon_ran(single: Daemon, directory: Path) -
 def test_a_job_and_then_its_worker_ended_while_no_daemon_ran(single: Daemon, directory: Path) -> None:
     gate = directory / "gate"
     job_id = single.enqueue(gated(gate, 42), max_retries=1)
-    worker = worker_of(single, job_id)
+    worker = single.worker_of(job_id)
     single.kill()
     gate.touch()
     wait_for(lambda: list((single.state_dir / "exits").glob("*.json")), "the exit record")
@@ -376,7 +360,7 @@ def test_a_worker_that_was_killed_while_no_daemon_ran(single: Daemon, directory:
     pids = directory / "pids"
     job_id = single.enqueue(f"test $QUEUECTL_ATTEMPT = 2 || {{ {family(pids)}; }}")
     family_pids = pids_in(pids, 3)
-    worker = worker_of(single, job_id)
+    worker = single.worker_of(job_id)
     single.kill()
     os.kill(worker, signal.SIGKILL)
     if with_job:
@@ -405,7 +389,7 @@ def test_a_cancelled_job_stays_cancelled_over_a_sigkill(single: Daemon, director
 def test_a_cancel_while_the_worker_is_away_reaches_it(single: Daemon, directory: Path) -> None:
     job_id = single.enqueue(f"echo $$ > {directory}/pids; {FOREVER}")
     (pid,) = pids_in(directory / "pids", 1)
-    worker = worker_of(single, job_id)
+    worker = single.worker_of(job_id)
     os.kill(worker, signal.SIGSTOP)
     single.kill()
     single.start()
@@ -422,7 +406,7 @@ def test_a_worker_that_never_comes_back_is_ended(single: Daemon, directory: Path
     single.call("config.set", key="heartbeat_timeout", value=1)
     job_id = single.enqueue(f"test $QUEUECTL_ATTEMPT = 2 || {{ {family(directory / 'pids')}; }}")
     pids = pids_in(directory / "pids", 3)
-    worker = worker_of(single, job_id)
+    worker = single.worker_of(job_id)
     os.kill(worker, signal.SIGSTOP)
     single.kill()
     single.start()

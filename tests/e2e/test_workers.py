@@ -11,26 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Daemon, RefusedError, is_running, lines_of, wait_for
-
-FOREVER = "while :; do sleep 0.05; done"
-
-
-def pids_in(path: Path, count: int) -> list[int]:
-    wait_for(lambda: len(lines_of(path)) >= count, f"{count} lines in {path.name}")
-    return [int(line) for line in lines_of(path)]
-
-
-def family(pids: Path) -> str:
-    """A job with a child, a child in a session of its own, and an orphan of that kind; three PIDs."""
-    sleeper = f"sh -c 'echo $$ >> {pids}; exec sleep 1000'"
-    return f"echo $$ >> {pids}; setsid {sleeper} & (setsid {sleeper} &); {FOREVER}"
-
-
-def worker_of(daemon: Daemon, job_id: str) -> int:
-    """The PID of the worker that runs a job."""
-    daemon.wait_state(job_id, "processing")
-    return daemon.worker_of(job_id)
-
+from tests.jobs import FOREVER, family, pids_in
 
 # --- starting and stopping ------------------------------------------------------------------------------------------
 
@@ -178,7 +159,7 @@ def test_a_killed_worker_loses_its_job_which_runs_again_when_the_tree_is_gone(si
     pids = directory / "pids"
     job_id = single.enqueue(f"test $QUEUECTL_ATTEMPT = 2 || {{ {family(pids)}; }}")
     first = pids_in(pids, 3)
-    worker = worker_of(single, job_id)
+    worker = single.worker_of(job_id)
     os.kill(worker, signal.SIGKILL)
     job = single.wait_state(job_id, "completed")
     assert not [pid for pid in first if is_running(pid)]
@@ -203,7 +184,7 @@ def test_a_job_that_closed_everything_does_not_outlive_its_worker(single: Daemon
     hidden = f"setsid env -i sh -c 'exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; echo $$ >> {pids}; exec sleep 1000'"
     job_id = single.enqueue(f"({hidden} &); {FOREVER}", max_retries=1)
     (pid,) = pids_in(pids, 1)
-    os.kill(worker_of(single, job_id), signal.SIGKILL)
+    os.kill(single.worker_of(job_id), signal.SIGKILL)
     single.wait_state(job_id, "dead")
     assert not is_running(pid)
 
@@ -234,7 +215,7 @@ def test_a_worker_that_is_told_to_end_by_sigterm(single: Daemon, directory: Path
     """As a careful person may do with `kill`: the job goes back, once, and another worker runs it."""
     trace = directory / "trace"
     job_id = single.enqueue(f"echo run >> {trace}; test $QUEUECTL_ATTEMPT = 2 || {FOREVER}", max_retries=1)
-    worker = worker_of(single, job_id)
+    worker = single.worker_of(job_id)
     wait_for(lambda: lines_of(trace), "the job to run")
     os.kill(worker, signal.SIGTERM)
     job = single.wait_state(job_id, "completed", "dead")
@@ -271,7 +252,7 @@ def test_a_stopped_worker_is_killed_with_its_job_and_replaced(single: Daemon, di
     pids = directory / "pids"
     job_id = single.enqueue(f"test $QUEUECTL_ATTEMPT = 2 || {{ {family(pids)}; }}")
     first = pids_in(pids, 3)
-    worker = worker_of(single, job_id)
+    worker = single.worker_of(job_id)
     os.kill(worker, signal.SIGSTOP)
     job = single.wait_state(job_id, "completed")
     assert [one["outcome"] for one in job["history"]] == ["lost", "completed"]
@@ -284,7 +265,7 @@ def test_a_worker_that_was_stopped_for_less_than_the_timeout_goes_on(single: Dae
     single.call("config.set", key="heartbeat_timeout", value=30)
     gate = directory / "gate"
     job_id = single.enqueue(f"until test -e {gate}; do sleep 0.01; done")
-    worker = worker_of(single, job_id)
+    worker = single.worker_of(job_id)
     os.kill(worker, signal.SIGSTOP)
     gate.touch()
     single.call("job.wait", ids=[job_id], timeout=0.5)
@@ -297,7 +278,7 @@ def test_a_daemon_that_was_stopped_itself_kills_nobody(single: Daemon, directory
     impatient(single)
     gate = directory / "gate"
     job_id = single.enqueue(f"until test -e {gate}; do sleep 0.01; done")
-    worker = worker_of(single, job_id)
+    worker = single.worker_of(job_id)
     os.kill(single.pid, signal.SIGSTOP)
     began = time.monotonic()
     wait_for(lambda: time.monotonic() - began > 2.0, "twice the timeout to pass")
