@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from queuectld.store.base import Deleted
-from queuectld.worker.runner import log_path
+from queuectld.worker.log_files import log_path
 
 log = logging.getLogger("queuectld.logs")
 
@@ -45,36 +45,50 @@ class Piece:
 
 
 def read_piece(path: Path, offset: int, size: int = PIECE) -> Piece:
-    """At most `size` bytes from `offset` on; nothing where the file is not there (yet).
+    """At most `size` bytes from `offset` on; nothing where the file is not there (yet, or any more).
 
     A log that reached its limit has a hole where older output was: reading begins behind it.
     """
+    nothing = Piece(offset, b"", at_end=True, dropped=False)
     descriptor = _open(path)
     if descriptor is None:
-        return Piece(offset, b"", at_end=True, dropped=False)
+        return nothing
     try:
         start = _first_data(descriptor)
         begin = max(offset, start)
         # Not asked for at all beyond the end: the kernel refuses a range that passes the largest offset there is.
         data = os.pread(descriptor, size, begin) if begin < os.fstat(descriptor).st_size else b""
         at_end = begin + len(data) >= os.fstat(descriptor).st_size
+        if not _still_has_name(descriptor, path):
+            return nothing
         return Piece(begin, data, at_end=at_end, dropped=begin == start > 0)
     finally:
         os.close(descriptor)
 
 
 def _open(path: Path) -> int | None:
-    """A descriptor; None where there is no log, but possibly a link or a pipe that a job has put in its place."""
+    """A descriptor; None where there is no log, but possibly a link or a pipe that a job has put in its place.
+
+    None too for an empty one that a worker is about to give to its next attempt: it has a lease on it at that moment.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EWOULDBLOCK):
             return None
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
     return None
+
+
+def _still_has_name(descriptor: int, path: Path) -> bool:
+    """Looked at after reading: an empty log goes to the worker's next attempt by a rename, which writes only then."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _first_data(descriptor: int) -> int:
@@ -93,6 +107,8 @@ def offset_of_tail(path: Path, lines: int) -> int:
         return 0
     try:
         start, end = _first_data(descriptor), os.fstat(descriptor).st_size
+        if not _still_has_name(descriptor, path):
+            return 0
         if lines == 0:
             return end
         # The newline that ends the last line does not begin another one.

@@ -12,7 +12,7 @@ from queuectld import logs, operations
 from queuectld.context import Context
 from queuectld.store.base import JobRecord, Reader
 from queuectld.supervisor import Peer
-from queuectld.worker.runner import log_path
+from queuectld.worker.log_files import log_path
 
 GATHER = 0.02
 """Seconds between noticing new output and answering with it, so that a chatty job does not cost an answer a line."""

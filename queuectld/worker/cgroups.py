@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +69,8 @@ def is_usable(group: Path) -> bool:
 
 
 def _can_be_entered(group: Path, home: Path) -> bool:
+    import subprocess  # noqa: PLC0415 - for the daemon alone; workers are many, and small
+
     # By another process: this one would be stuck where it can enter and not leave.
     script = 'echo 0 > "$1/cgroup.procs" && echo 0 > "$2/cgroup.procs"'
     command = ["/bin/sh", "-c", script, "sh", str(group), str(home)]

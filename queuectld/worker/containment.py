@@ -220,7 +220,7 @@ def kill_descendants() -> None:
 
 
 def take_lock(path: Path) -> int:
-    """Open and lock a worker's own file; the descriptor is for its jobs to inherit.
+    """Open and lock a worker's own file; the descriptor is inheritable: its jobs hold the lock too.
 
     Raises:
         OSError: somebody holds it, or the directory is gone.
@@ -228,6 +228,7 @@ def take_lock(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.set_inheritable(descriptor, True)
     except OSError:
         os.close(descriptor)
         raise

@@ -25,23 +25,22 @@ class LimitedLog:
     how fast the log grew so far.
     """
 
-    def __init__(self, descriptor: int, limit: int) -> None:
-        """Take over `descriptor`; `limit` is in bytes, above 0."""
-        self.next_look: float | None = 0.0
+    def __init__(self, descriptor: int, limit: int, now: float) -> None:
+        """Take over the `descriptor` of an empty file; `limit` is in bytes, above 0."""
+        self.next_look: float | None = now + FASTEST
         """`time.monotonic()` of the next look; None: none is needed any more."""
         self._descriptor = descriptor
         self._limit = limit
         self._size = 0
         self._cut = 0
-        self._looked_at: float | None = None
+        self._looked_at = now
 
     def look(self, now: float) -> None:
         """Give back what is over the limit, if it is time to look."""
         if self.next_look is None or now < self.next_look:
             return
         size = os.fstat(self._descriptor).st_size
-        elapsed = now - self._looked_at if self._looked_at is not None else SLOWEST
-        rate = max(0, size - self._size) / max(elapsed, 1e-3)
+        rate = max(0, size - self._size) / max(now - self._looked_at, 1e-3)
         self._size, self._looked_at = size, now
         self._cut = min(self._cut, size)  # the job may have emptied it
         if size - self._cut > self._limit:

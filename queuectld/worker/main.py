@@ -36,6 +36,7 @@ from protocol.messages import (
 from protocol.paths import MAX_SOCKET_PATH
 from queuectld import failpoints
 from queuectld.worker import cgroups, containment, exit_records
+from queuectld.worker.log_files import LogFiles
 from queuectld.worker.runner import Attempt, Surroundings, clean_environment
 
 IDLE_PATIENCE = 10.0
@@ -59,7 +60,8 @@ class Worker:
         self._socket_path = socket_path
         self._state_dir = state_dir
         self._surroundings = Surroundings(
-            state_dir=state_dir,
+            queue_mark=containment.queue_mark(state_dir),
+            logs=LogFiles(state_dir),
             lock=containment.take_lock(state_dir / "workers" / f"{worker_id}.lock"),
             devnull=os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC),
             base=clean_environment(),
@@ -67,6 +69,8 @@ class Worker:
             own_group=cgroups.own_group() if groups is not None else None,
         )
         self._wake = _child_death_descriptor()
+        self._poll = select.poll()
+        self._poll.register(self._wake, select.POLLIN)
         self._connection: socket.socket | None = None
         self._lines = framing.Lines()
         self._calls: dict[int, str] = {}
@@ -114,13 +118,9 @@ class Worker:
         return self._exiting and self._untold is None
 
     def _wait(self) -> None:
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        if self._connection is not None:
-            poll.register(self._connection, select.POLLIN)
         deadline = min(self._deadlines(), default=None)
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        for descriptor, _events in poll.poll(timeout):
+        for descriptor, _events in self._poll.poll(timeout):
             if descriptor == self._wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
@@ -156,6 +156,8 @@ class Worker:
     def _start(self, lease: Lease) -> None:
         failpoints.hit("worker.leased")
         self._attempt = Attempt(lease, self._surroundings, self._kill_grace)
+        if self._attempt.delayed_by is not None:
+            _say(f"worker {self._id}: job {lease.id} can't be started yet, trying again: {self._attempt.delayed_by}")
         if self._interrupted:  # it was on its way here already
             self._attempt.end(Outcome.INTERRUPTED, self._kill_grace)
         self._collect()
@@ -221,6 +223,7 @@ class Worker:
             self._nobody_listens = isinstance(error, (ConnectionRefusedError, FileNotFoundError))
             self._retry_later()
             return
+        self._poll.register(self._connection, select.POLLIN)
         self._lines = framing.Lines()
         self._calls.clear()
         running = None
@@ -232,6 +235,7 @@ class Worker:
 
     def _disconnect(self) -> None:
         if self._connection is not None:
+            self._poll.unregister(self._connection)
             self._connection.close()
         self._connection = None
         self._attached = False
@@ -403,7 +407,7 @@ def _reset_signals() -> None:
 
 
 _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
-"""Popen gives a job their defaults back by itself."""
+"""A job gets their defaults back when it is started."""
 
 
 def main() -> NoReturn:

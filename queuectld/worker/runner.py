@@ -7,7 +7,6 @@ import enum
 import os
 import pwd
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -17,21 +16,20 @@ from protocol.messages import AttemptResult, Lease
 from queuectld import failpoints
 from queuectld.worker import cgroups, containment
 from queuectld.worker.limited_log import LimitedLog
+from queuectld.worker.log_files import LogFiles
+from queuectld.worker.spawning import NOT_EXECUTABLE, NotStarted, spawn
 
 _NOT_FOR_JOBS = ("NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC")
 """What systemd says to one service. Whoever enqueued from within a service is not to be answered for by the job."""
 
-NOT_FOUND = 127
-NOT_EXECUTABLE = 126
-"""Exit codes of what could not be started, as a shell gives them."""
+START_PATIENCE = 60.0
+"""Seconds for which it is tried to start a job on a machine that lacks processes or memory at the moment."""
+
+_START_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds between these tries; the last one repeats."""
 
 _REKILL_INTERVAL = 0.05
 """Seconds between two looks at a tree that got SIGKILL and still has processes."""
-
-
-def log_path(state_dir: Path, job: int, attempt: int) -> Path:
-    """Where an attempt's output is. Made of numbers only; a thousand jobs share a directory."""
-    return state_dir / "logs" / str(job // 1000) / f"{job}.{attempt}.log"
 
 
 def clean_environment() -> dict[str, str]:
@@ -55,15 +53,17 @@ class Surroundings(NamedTuple):
     """What all attempts of a worker share.
 
     Attributes:
-        state_dir: where logs are.
-        lock: the descriptor of the worker's lock, which its jobs inherit.
+        queue_mark: what their markers end with.
+        logs: opens their logs.
+        lock: the descriptor of the worker's lock, inheritable: its jobs hold it too.
         devnull: what jobs read.
         base: the small clean environment.
         groups: where attempts get cgroups of their own, or None.
         own_group: the worker's own cgroup, or None.
     """
 
-    state_dir: Path
+    queue_mark: str
+    logs: LogFiles
     lock: int
     devnull: int
     base: dict[str, str]
@@ -72,6 +72,7 @@ class Surroundings(NamedTuple):
 
 
 class _Phase(enum.Enum):
+    STARTING = enum.auto()  # not started yet, for a reason that may pass
     RUNNING = enum.auto()
     TERMINATING = enum.auto()  # SIGTERM was sent; SIGKILL follows at the deadline
     KILLING = enum.auto()
@@ -84,33 +85,49 @@ class Attempt:
     """
 
     def __init__(self, lease: Lease, surroundings: Surroundings, kill_grace: float) -> None:
-        """Start it. What can't be started has its `result` at once, and is no error of the worker's."""
+        """Start it. What can't be started has its `result` at once, or soon; it is no error of the worker's."""
         self.lease = lease
         self.kill_grace = kill_grace
         self.result: AttemptResult | None = None
+        self.delayed_by: str | None = None
+        """Why it could not be started so far; it is tried again."""
         self._deadline: float | None = None
-        self._phase = _Phase.RUNNING
+        self._phase = _Phase.STARTING
         self._ended_as: Outcome | None = None
         self._status: int | None = None
         self._pid = 0
         self._log: LimitedLog | None = None
         self._group: cgroups.Group | None = None
-        try:
-            self._spawn(surroundings)
-        except OSError as error:
-            self._finish(Outcome.FAILED, *_why_not_started(lease, lease.cwd or surroundings.base["HOME"], error))
-        else:
-            if lease.timeout:
-                self._deadline = time.monotonic() + lease.timeout
+        self._around = surroundings
+        self._tries = 0
+        self._give_up_at = time.monotonic() + START_PATIENCE
+        self._start()
 
     @property
     def deadline(self) -> float | None:
-        """`time.monotonic()` at which something must be done, or None."""
+        """`time.monotonic()` at which something must be done, or None. Past, once there is a result."""
+        if self.result is not None:
+            return 0.0
         look = self._log.next_look if self._log is not None else None
         return min((when for when in (self._deadline, look) if when is not None), default=None)
 
-    def _spawn(self, around: Surroundings) -> None:
-        lease = self.lease
+    def _start(self) -> None:
+        try:
+            self._pid = self._spawn()
+        except NotStarted as failure:
+            if not failure.is_passing or time.monotonic() >= self._give_up_at:
+                self._finish(Outcome.FAILED, failure.exit_code, failure.reason)
+                return
+            self.delayed_by = failure.reason
+            self._deadline = time.monotonic() + _START_PAUSES[min(self._tries, len(_START_PAUSES) - 1)]
+            self._tries += 1
+        else:
+            self._phase = _Phase.RUNNING
+            self.delayed_by = None
+            self._deadline = time.monotonic() + self.lease.timeout if self.lease.timeout else None
+
+    def _spawn(self) -> int:
+        lease, around = self.lease, self._around
         environment = {} if lease.exact_env else dict(around.base)
         environment.update(lease.env or {})
         for name in _NOT_FOR_JOBS:
@@ -119,57 +136,49 @@ class Attempt:
         environment["QUEUECTL_ATTEMPT"] = str(lease.attempt)
         environment["QUEUECTL_MAX_RETRIES"] = str(lease.max_retries)
         environment["QUEUECTL_QUEUE"] = lease.queue
-        environment[containment.MARKER] = containment.marker(around.state_dir, lease.token)
+        environment[containment.MARKER] = lease.token + around.queue_mark
         argv = ["/bin/sh", "-c", lease.command] if lease.command is not None else lease.argv
         assert argv is not None  # noqa: S101 - a lease carries one of the two
-        path = log_path(around.state_dir, lease.job, lease.attempt)
-        # Emptied: after a backup was put back, a log of what had this number before may be there.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            log = os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            log = os.open(path, flags, 0o600)
+            log = around.logs.open(lease.job, lease.attempt)
+        except OSError as error:
+            raise NotStarted(NOT_EXECUTABLE, f"can't open its log {error.filename}", error) from error
         failpoints.hit("worker.spawning")
         try:
-            # Without preexec_fn this is vfork and exec: the cost does not grow with this process.
             with self._group_entered(around):
-                child = subprocess.Popen(
-                    argv,
-                    stdin=around.devnull,
-                    stdout=log,
-                    stderr=log,
-                    cwd=lease.cwd or around.base["HOME"],
-                    env=environment,
-                    start_new_session=True,
-                    pass_fds=(around.lock,),
-                )
+                pid = spawn(argv, environment, lease.cwd or around.base["HOME"], around.devnull, log)
+        except OSError as error:  # of entering the group
+            os.close(log)
+            raise NotStarted(NOT_EXECUTABLE, "can't enter its control group", error) from error
         except BaseException:
             os.close(log)
             raise
         failpoints.hit("worker.spawned")
         if lease.log_max_bytes:
-            self._log = LimitedLog(log, lease.log_max_bytes)
+            self._log = LimitedLog(log, lease.log_max_bytes, time.monotonic())
         else:
             os.close(log)
-        self._pid = child.pid
-        # This process reaps all its children itself (orphans of the job included); Popen must not try.
-        child.returncode = 0
+        return pid
 
     def _group_entered(self, around: Surroundings) -> contextlib.AbstractContextManager[None]:
         if around.groups is None or around.own_group is None:
             return contextlib.nullcontext()
-        group = cgroups.Group(around.groups, containment.marker(around.state_dir, self.lease.token))
-        try:
-            group.make()
-        except OSError:
-            return contextlib.nullcontext()  # the job is not to blame; it is held together as elsewhere
-        self._group = group
-        return group.entered(around.own_group)
+        if self._group is None:
+            group = cgroups.Group(around.groups, self.lease.token + around.queue_mark)
+            try:
+                group.make()
+            except OSError:
+                return contextlib.nullcontext()  # the job is not to blame; it is held together as elsewhere
+            self._group = group
+        return self._group.entered(around.own_group)
 
     def end(self, outcome: Outcome, kill_grace: float) -> None:
         """End the tree: SIGTERM now, SIGKILL after `kill_grace` seconds; nothing where it is being ended already."""
-        if self.result is None and self._status is None and self._ended_as is None:
+        if self.result is not None:
+            return
+        if self._phase is _Phase.STARTING:
+            self._finish(outcome, None, None)
+        elif self._status is None and self._ended_as is None:
             self._ended_as = outcome
             self._terminate(kill_grace)
 
@@ -180,12 +189,18 @@ class Attempt:
 
     def kill(self) -> None:
         """End the tree without grace."""
+        if self._phase is _Phase.STARTING:
+            self.end(Outcome.INTERRUPTED, 0.0)
         self._phase = _Phase.KILLING
         self._deadline = time.monotonic()
 
     def step(self) -> None:
         """Reap, act on the deadline if it has come, and settle the result if all processes are gone."""
         if self.result is not None:
+            return
+        if self._phase is _Phase.STARTING:
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                self._start()
             return
         if self._log is not None:
             self._log.look(time.monotonic())
@@ -234,7 +249,7 @@ class Attempt:
         else:
             self._finish(Outcome.FAILED, code, f"exit code {code}")
 
-    def _finish(self, outcome: Outcome, code: int, error: str | None, number: int | None = None) -> None:
+    def _finish(self, outcome: Outcome, code: int | None, error: str | None, number: int | None = None) -> None:
         lease = self.lease
         self._deadline = None
         if self._group is not None:
@@ -258,14 +273,3 @@ def _signal_name(number: int) -> str:
     with contextlib.suppress(ValueError):
         return signal.Signals(number).name
     return "a real-time signal"
-
-
-def _why_not_started(lease: Lease, cwd: str, error: OSError) -> tuple[int, str]:
-    """Exit code and reason for a person."""
-    program = lease.argv[0] if lease.argv else "/bin/sh"
-    reason = error.strerror or str(error)
-    if error.filename == cwd:
-        return NOT_EXECUTABLE, f"can't enter the working directory {cwd}: {reason}"
-    if isinstance(error, FileNotFoundError):
-        return NOT_FOUND, f"can't find the program {program}"
-    return NOT_EXECUTABLE, f"can't start {error.filename or program}: {reason}"

@@ -285,8 +285,8 @@ def test_a_daemon_that_dies_while_it_stops_counts_no_attempt(trial: Trial, failp
 @pytest.mark.parametrize("failpoint", REMOVAL)
 def test_a_daemon_that_dies_before_it_has_removed_logs_removes_them_later(trial: Trial, failpoint: str) -> None:
     trial.start_armed(failpoint)
-    jobs = [trial.witness.job(f"bad-{number}", exit_code=7, max_retries=1) for number in range(3)]
-    offer(trial.daemon, [*jobs, trial.witness.job("good")])
+    jobs = [trial.witness.job(f"bad-{number}", "echo said", exit_code=7, max_retries=1) for number in range(3)]
+    offer(trial.daemon, [*jobs, trial.witness.job("good", "echo said")])
     for job in jobs:
         trial.daemon.wait_state(job["id"], "dead")
     if failpoint.startswith("purge"):

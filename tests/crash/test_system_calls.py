@@ -209,6 +209,53 @@ def test_an_outcome_that_can_not_be_kept_is_tried_again(directory: Path, call: s
         check_left(daemon)
 
 
+# --- the machine lacks processes --------------------------------------------------------------------------------------
+
+_FORK = "trace=clone,clone3,vfork,fork"
+
+
+def _no_fork(when: str, error: str = "EAGAIN") -> list[str]:
+    return [
+        "strace",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        _FORK,
+        "-e",
+        f"inject=clone,clone3,vfork,fork:error={error}:when={when}",
+    ]
+
+
+@needs_strace
+@pytest.mark.parametrize("error", ["EAGAIN", "ENOMEM"])
+def test_a_job_that_can_not_be_started_just_now_is_started_later(directory: Path, error: str) -> None:
+    with running_daemon(directory, "--workers", "1", settings=QUICK) as daemon:
+        daemon.wait_workers(1)
+        (worker,) = daemon.workers()
+        with attached(worker["pid"], _no_fork("1..4", error)):
+            job = daemon.wait_state(daemon.enqueue("echo there", max_retries=1), "completed", "dead")
+        assert [attempt["outcome"] for attempt in job["history"]] == ["completed"], job["error"]
+        assert daemon.output(job["id"]) == "there\n"
+
+
+@needs_strace
+def test_what_waits_to_be_started_can_be_ended(directory: Path) -> None:
+    with running_daemon(directory, "--workers", "1", settings=QUICK) as daemon:
+        daemon.wait_workers(1)
+        (worker,) = daemon.workers()
+        with attached(worker["pid"], _no_fork("1+")):
+            first = daemon.enqueue("true", max_retries=1)
+            daemon.wait_state(first, "processing")
+            daemon.call("job.cancel", ids=[first])
+            assert [attempt["outcome"] for attempt in daemon.wait_state(first, "cancelled")["history"]] == ["cancelled"]
+            second = daemon.enqueue("true", max_retries=1)
+            daemon.wait_state(second, "processing")
+            os.kill(worker["pid"], signal.SIGTERM)
+            wait_for(lambda: daemon.job(second)["history"][0]["outcome"] == "interrupted", "it to be given back")
+        assert len(daemon.wait_state(second, "completed")["history"]) == 2
+
+
 # --- the order --------------------------------------------------------------------------------------------------------
 
 _SYNCED = """\

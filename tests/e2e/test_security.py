@@ -181,7 +181,7 @@ def test_no_id_leads_out_of_the_directory(single: Daemon) -> None:
     before = {path for path in single.directory.rglob("*") if single.state_dir not in path.parents}
     ids = [".", "..", "...", "-rf", ".ssh", "1.1.log", "..1", "-"]
     for job_id in ids:
-        single.enqueue("exit 1", id=job_id, queue=job_id, max_retries=1)
+        single.enqueue("echo said; exit 1", id=job_id, queue=job_id, max_retries=1)
     single.call("job.wait", ids=ids)
     logs = sorted(path.name for path in (single.state_dir / "logs").rglob("*") if path.is_file())
     assert logs == sorted(f"{number}.1.log" for number in range(1, len(ids) + 1))

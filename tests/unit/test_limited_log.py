@@ -18,7 +18,7 @@ LIMIT = 16 * BLOCK
 @contextmanager
 def limited(path: Path, limit: int = LIMIT, kind: type[LimitedLog] = LimitedLog) -> Iterator[LimitedLog]:
     path.touch()
-    log = kind(os.open(path, os.O_WRONLY | os.O_APPEND), limit)
+    log = kind(os.open(path, os.O_WRONLY | os.O_APPEND), limit, now=-1.0)
     yield log
     log.close()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from queuectld import logs
 from queuectld.store.base import Deleted
 from queuectld.worker.limited_log import LimitedLog
-from queuectld.worker.runner import log_path
+from queuectld.worker.log_files import log_path
 
 BLOCK = 4096
 
@@ -25,7 +25,7 @@ def descriptors() -> int:
 def cut_log(path: Path, content: bytes, kept: int) -> int:
     """A log of which only about the newest `kept` bytes are left; where they begin."""
     path.write_bytes(content)
-    LimitedLog(os.open(path, os.O_WRONLY), kept).close()
+    LimitedLog(os.open(path, os.O_WRONLY), kept, now=0.0).close()
     return (len(content) - kept) // BLOCK * BLOCK
 
 
