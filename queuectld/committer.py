@@ -1,7 +1,7 @@
 """Group commit: one thread owns the writing side of the store and commits whatever is waiting as one transaction.
 
-No timer is needed: while one commit is on its way to the disk, the next batch collects. Each operation runs in a
-part of its own, so one that fails (a refused request) fails alone; a commit that fails fails its whole batch.
+No timer is needed: while one commit is on its way to the disk, the next batch collects. An operation that fails (a
+refused request) fails alone: where one does, each runs in a part of its own. A commit that fails fails its whole batch.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Committer:
 
     def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
         """Have `operation` run; the future resolves after the COMMIT that holds it, in the order of submission.
+
+        It may run more than once, each time on what the store was before: it changes nothing else, or sets it anew.
 
         Raises (through the future):
             ProtocolError: the operation's own refusal, or `storage_full`, or `storage_failed`.
@@ -114,8 +116,14 @@ class Committer:
         error: StorageError | None = None
         try:
             store.begin()
-            for operation, future in batch:
-                outcomes.append((future, *self._run_one(operation)))
+            together = self._run_together(batch)
+            if together is None:
+                # Undone and done again, each in a part of its own; so it is only a refusal that costs two statements
+                # for each of them.
+                store.rollback()
+                store.begin()
+                together = [(future, *self._run_one(operation)) for operation, future in batch]
+            outcomes = together
             failpoints.hit("commit.before")
             store.commit()
             failpoints.hit("commit.after")
@@ -127,6 +135,15 @@ class Committer:
             with contextlib.suppress(StorageError):
                 store.rollback()
         return outcomes, error
+
+    def _run_together(self, batch: list[_Submitted]) -> list[_Outcome] | None:
+        """None where one of them is refused, which may have changed something before."""
+        try:
+            return [(future, operation(self._store), None) for operation, future in batch]
+        except StorageError:
+            raise
+        except Exception:  # noqa: BLE001 - it will come again, and be told to who asked for it
+            return None
 
     def _run_one(self, operation: Operation[Any]) -> tuple[Any, BaseException | None]:
         store = self._store

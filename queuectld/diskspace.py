@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 from protocol.errors import ProtocolError
@@ -17,6 +18,9 @@ RESERVE = 8 * 1024 * 1024
 START = 1024 * 1024
 """Bytes that a start may need."""
 
+LOOK = 0.05
+"""Seconds for which a look at the disk holds: far too short to write as much as the floor and the reserve are."""
+
 FLOOR_VARIABLE = "QUEUECTLD_DISK_FLOOR"
 """Overrides FLOOR: the seam through which tests make a disk full."""
 
@@ -29,9 +33,17 @@ class DiskSpace:
         self._reserve = state_dir / "reserve"
         self._floor = int(os.environ.get(FLOOR_VARIABLE, FLOOR))
         self._is_missing = False
+        self._was_low = False
+        self._looked_at = float("-inf")
 
     def is_low(self) -> bool:
         """Whether less than the floor is free for this user; if not, a reserve that is missing is made."""
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK:
+            self._was_low, self._looked_at = self._look(), now
+        return self._was_low
+
+    def _look(self) -> bool:
         free = self._free()
         if self._is_missing and free >= self._floor + RESERVE:
             self._is_missing = False
@@ -62,7 +74,7 @@ class DiskSpace:
         """Make the reserve, if it is not there and there is room for it."""
         if self._reserve.exists():
             return
-        if self.is_low():
+        if self._free() < self._floor:
             self._is_missing = True
             return
         with contextlib.suppress(OSError):

@@ -433,6 +433,7 @@ class Supervisor:
 
         def operation(store: Store) -> tuple[list[Lease], float | None]:
             given: list[Lease] = []
+            unreadable.clear()
             for handle in offered:
                 lease = operations.lease(store, handle.record.id, settings, now, unreadable)
                 if lease is None:
@@ -570,6 +571,7 @@ class Supervisor:
         unreadable: list[Settled] = []
 
         def operation(store: Store) -> tuple[Settled, Lease | None, float | None]:
+            unreadable.clear()
             settled = operations.finish(store, worker, result, settings, now, chance)
             lease = operations.lease(store, worker, settings, now, unreadable) if wants_more else None
             failpoints.hit("finish.settled")
@@ -756,6 +758,7 @@ class Supervisor:
             return exit_records.read(self._state_dir, job, attempt)
 
         def operation(store: Store) -> list[Settled]:
+            read.clear()
             settled = operations.settle_worker(store, worker, lost_as, record_of, settings, now, chance)
             failpoints.hit("lost.settled")
             return settled

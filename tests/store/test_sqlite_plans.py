@@ -25,6 +25,7 @@ INDEXES = {
     "FIND_PREFIX": "jobs_by_id",
     "GET_DIGEST": "jobs_by_id",
     "FIRST_BELOW_PRIORITY": "jobs_waiting",
+    "FIRST_RUNNABLE_BELOW_PRIORITY": "jobs_waiting",
     "FIRST_DUE_LATER": "jobs_waiting",
     "LIST_STATE": "jobs_by_state",
     "LIST_QUEUE": "jobs_by_queue",

@@ -137,6 +137,26 @@ def test_a_refused_operation_fails_alone_and_leaves_nothing(store: Store) -> Non
     assert (outcomes.failures, outcomes.full) == ([], 0)
 
 
+def test_where_one_is_refused_the_others_run_again_on_what_was_there_before() -> None:
+    store = GatedStore()
+    seen: list[dict[str, float]] = []
+
+    def look(store: Store) -> dict[str, float]:
+        seen.append(store.settings())
+        store.set_setting("looked", 1)
+        return store.settings()
+
+    async def use(committer: Committer, _outcomes: Outcomes) -> list[Any]:
+        with batch_behind(committer, store):
+            futures: list[asyncio.Future[Any]] = [committer.submit(one) for one in (setting("a", 1), look, refused)]
+        return await settled(*futures)
+
+    (_, found, refusal), _ = run(store, use)
+    assert seen == [{"a": 1}, {"a": 1}], "once together with the one that is refused, and once more"
+    assert found == store.settings() == {"a": 1, "looked": 1}
+    assert refusal.kind == "conflict"
+
+
 def test_a_fault_of_an_operation_is_its_own_too(store: Store) -> None:
     def fault(store: Store) -> None:
         store.set_setting("half", 1)
@@ -223,7 +243,8 @@ def test_a_failed_commit_fails_its_whole_batch_and_all_that_follows() -> None:
 
     refusals, outcomes = run(store, use)
     assert [refusal.kind for refusal in refusals] == ["storage_failed"] * 4
-    assert store.steps == ["begin", "commit", "begin", "commit", "rollback"], "nothing is tried after it"
+    one_by_one = ["begin", "rollback", "begin", "commit", "rollback"]
+    assert store.steps == ["begin", "commit", *one_by_one], "nothing is tried after it"
     assert [str(failure) for failure in outcomes.failures] == ["disk I/O error"]
 
 

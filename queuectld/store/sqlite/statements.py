@@ -78,11 +78,18 @@ FIRST_DUE_LATER = """
     WHERE state IN ('pending', 'failed') AND priority = ? AND run_at > ?
     ORDER BY run_at LIMIT 1
 """
-GET_RUNNABLE = """
-    SELECT j.number, j.id, j.queue, j.attempts, j.max_retries, j.timeout, j.last_attempt, j.command, j.argv, j.cwd,
-        e.variables, j.exact_env, j.run_at
-    FROM jobs AS j LEFT JOIN environments AS e ON e.number = j.environment
-    WHERE j.number = ?
+_RUNNABLE = """
+    j.number, j.id, j.queue, j.attempts, j.max_retries, j.timeout, j.last_attempt, j.command, j.argv, j.cwd,
+    e.variables, j.exact_env, j.run_at
+"""
+GET_RUNNABLE = f"""
+    SELECT {_RUNNABLE} FROM jobs AS j LEFT JOIN environments AS e ON e.number = j.environment WHERE j.number = ?
+"""
+FIRST_RUNNABLE_BELOW_PRIORITY = f"""
+    SELECT {_RUNNABLE}, j.priority
+    FROM jobs AS j INDEXED BY jobs_waiting LEFT JOIN environments AS e ON e.number = j.environment
+    WHERE j.state IN ('pending', 'failed') AND j.priority < ?
+    ORDER BY j.priority DESC, j.run_at, j.number LIMIT 1
 """
 LEASE_JOB = """
     UPDATE jobs SET state = 'processing', attempts = attempts + 1, last_attempt = ?, updated_at = ?

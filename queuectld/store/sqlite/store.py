@@ -203,10 +203,10 @@ class SqliteStore(Reading):
         known = self._not_yet
         if now >= known.until:
             known.floor, known.until = NO_LIMIT, float("inf")
-        while (first := self._db.row(sql.FIRST_BELOW_PRIORITY, (known.floor,))) is not None:
-            priority, run_at, number = first
+        while (first := self._db.row(sql.FIRST_RUNNABLE_BELOW_PRIORITY, (known.floor,))) is not None:
+            *row, run_at, priority = first
             if not isinstance(run_at, float) or run_at <= now:  # what is no time is found out about at once
-                return self.runnable(number)
+                return ready_of((*row, run_at))
             known.floor, known.until = priority, min(known.until, run_at)
         return None
 
