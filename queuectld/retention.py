@@ -50,7 +50,7 @@ class Retention:
 
     def notice(self) -> None:
         """A job has ended."""
-        if not self._noticed.is_set() and any(rule.count for rule in retention.rules(self._settings())):
+        if retention.counts_matter(self._settings()):
             self._noticed.set()
 
     def settings_changed(self) -> None:

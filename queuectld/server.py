@@ -112,6 +112,7 @@ class Server:
         self.detached = detached
         self.is_worker = is_worker
         self.connections: set[Connection] = set()
+        self.loop = asyncio.get_running_loop()
         self._held = 0
         self.idle = asyncio.Event()
         self.hangups = Hangups()
@@ -122,7 +123,7 @@ class Server:
         """Accept on a socket that listens already. It stays the caller's."""
         listener.setblocking(False)
         self._listener = listener
-        asyncio.get_running_loop().add_reader(listener, self._accept)
+        self.loop.add_reader(listener, self._accept)
 
     def _accept(self) -> None:
         """Take in who waits; some at a time, so that a crowd does not keep those from being served who are in."""
@@ -135,9 +136,8 @@ class Server:
             except OSError as error:
                 # No descriptor or memory left: who waits goes on waiting in the kernel, and this loop must not spin.
                 log.error("can't accept connections for a moment: %s", error)  # noqa: TRY400 - it says all
-                loop = asyncio.get_running_loop()
-                loop.remove_reader(self._listener)
-                loop.call_later(ACCEPT_PAUSE, self._accept_again)
+                self.loop.remove_reader(self._listener)
+                self.loop.call_later(ACCEPT_PAUSE, self._accept_again)
                 return
             task = asyncio.ensure_future(self.adopt(peer, b""))
             self._arriving.add(task)
@@ -145,18 +145,17 @@ class Server:
 
     def _accept_again(self) -> None:
         if self._listener is not None:
-            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+            self.loop.add_reader(self._listener, self._accept)
 
     def _stop_accepting(self) -> None:
         if self._listener is not None:
-            asyncio.get_running_loop().remove_reader(self._listener)
+            self.loop.remove_reader(self._listener)
             self._listener = None
 
     async def adopt(self, peer: socket.socket, waiting: bytes) -> None:
         """Serve a connection, new or from before a re-execution; `waiting` was read from it and not answered."""
         peer.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(lambda: Connection(self, waiting), peer)
+        await self.loop.connect_accepted_socket(lambda: Connection(self, waiting), peer)
 
     @property
     def is_full(self) -> bool:
@@ -199,9 +198,9 @@ class Server:
             await asyncio.wait(self._arriving)
         for connection in self.connections:
             connection.stop_reading()
-        deadline = asyncio.get_running_loop().time() + seconds
+        deadline = self.loop.time() + seconds
         while any(connection.is_working or (answer_waits and connection.is_asked) for connection in self.connections):
-            left = deadline - asyncio.get_running_loop().time()
+            left = deadline - self.loop.time()
             if left <= 0:
                 break
             self.idle.clear()
@@ -364,7 +363,7 @@ class Connection(asyncio.Protocol):
         except ProtocolError as error:
             self._refuse(None, error)
             return
-        task = asyncio.get_running_loop().create_task(self._serve(request))
+        task = self._server.loop.create_task(self._serve(request))
         self._tasks[task] = (request.method, line)
         self._asked_size += len(line) + REQUEST_COST
         task.add_done_callback(self._served)

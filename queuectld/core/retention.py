@@ -38,6 +38,11 @@ def rules(settings: Settings) -> tuple[Rule, ...]:
     )
 
 
+def counts_matter(settings: Settings) -> bool:
+    """Whether the end of a job can make the jobs of a state too many."""
+    return bool(settings.keep_completed_count or settings.keep_dead_count or settings.keep_cancelled_count)
+
+
 def pause(settings: Settings) -> float | None:
     """Seconds until the next look for jobs that are too old; None where no age is too old."""
     ages = [rule.seconds for rule in rules(settings) if rule.seconds]

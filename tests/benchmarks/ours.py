@@ -140,7 +140,8 @@ class Queue:
         """Jobs a second of a bulk file, from the start of `queuectl enqueue --file` until all are recorded."""
         goal = self.completed() + jobs
         begin = time.perf_counter()
-        enqueue_file(self.daemon, file)
+        last = enqueue_file(self.daemon, file)
+        self.wire.call("job.wait", ids=[last])
         self.wait_completed(goal)
         return jobs / (time.perf_counter() - begin)
 
@@ -182,11 +183,13 @@ def queuectl() -> list[str]:
     return [str(script)] if script.exists() else [sys.executable, "-m", "queuectl_client"]
 
 
-def enqueue_file(daemon: Daemon, file: Path) -> None:
-    subprocess.run(
+def enqueue_file(daemon: Daemon, file: Path) -> str:
+    """Enqueue a bulk file as a user does; the last job's id."""
+    done = subprocess.run(
         [*queuectl(), "--socket", str(daemon.socket), "enqueue", "--file", str(file)],
-        env=daemon.environment, stdout=subprocess.DEVNULL, check=True,
+        env=daemon.environment, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
+    return done.stdout.rstrip().rpartition("\n")[2]
 
 
 def job_file(path: Path, jobs: int) -> Path:

@@ -14,7 +14,7 @@ from tests.benchmarks.figures import Series, alternate, number, say
 from tests.benchmarks.peers import bare
 from tests.benchmarks.peers.base import Peer, TooSlowError
 
-COUNTS = (2, 4, 6, 8)
+COUNTS = (2, 4, 6, 8, 12)
 """Workers to try: a worker that waits for its commit leaves its core to another."""
 
 OURS = "queuectl"
