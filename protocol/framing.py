@@ -44,12 +44,16 @@ class Lines:
         lines: list[bytes | None] = []
         *ends, rest = data.split(b"\n")
         for piece in ends:
+            if not self._rest and not self._dropping and len(piece) <= self._limit:
+                lines.append(piece)  # most lines come whole
+                continue
             self._add(piece, lines)
             if not self._dropping:
                 lines.append(bytes(self._rest))
             self._rest.clear()
             self._dropping = False
-        self._add(rest, lines)
+        if rest:
+            self._add(rest, lines)
         return lines
 
     def _add(self, piece: bytes, lines: list[bytes | None]) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import queue
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Self, TypeVar
 
 from protocol.errors import ProtocolError
 from queuectld import failpoints
@@ -19,6 +21,19 @@ from queuectld.store.base import StorageError, StorageFailed, StorageFull, Store
 
 T = TypeVar("T")
 Operation = Callable[[Store], T]
+
+
+class Joint(ABC, Generic[T]):
+    """An operation that is cheaper together with others of its kind which were submitted right before or after it."""
+
+    @classmethod
+    @abstractmethod
+    def run_all(cls, store: Store, operations: Sequence[Self]) -> list[T]:
+        """The results of all; an error where any of them is refused, and then each is run by itself."""
+
+    def __call__(self, store: Store) -> T:
+        return self.run_all(store, [self])[0]
+
 
 _Submitted = tuple[Operation[Any], asyncio.Future[Any]]
 _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
@@ -138,12 +153,20 @@ class Committer:
 
     def _run_together(self, batch: list[_Submitted]) -> list[_Outcome] | None:
         """None where one of them is refused, which may have changed something before."""
+        outcomes: list[_Outcome] = []
         try:
-            return [(future, operation(self._store), None) for operation, future in batch]
+            for kind, submitted in itertools.groupby(batch, lambda one: type(one[0])):
+                operations, futures = zip(*submitted, strict=True)
+                if issubclass(kind, Joint):
+                    results = kind.run_all(self._store, operations)
+                else:
+                    results = [operation(self._store) for operation in operations]
+                outcomes += [(future, result, None) for future, result in zip(futures, results, strict=True)]
         except StorageError:
             raise
         except Exception:  # noqa: BLE001 - it will come again, and be told to who asked for it
             return None
+        return outcomes
 
     def _run_one(self, operation: Operation[Any]) -> tuple[Any, BaseException | None]:
         store = self._store

@@ -21,6 +21,7 @@ from queuectld.store.base import Deleted, JobRecord, NewJob, Reader, ReadyJob, R
 
 ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 12
+_LETTERS = bytes(ord(ID_ALPHABET[byte % len(ID_ALPHABET)]) for byte in range(256))
 
 
 def find(store: Reader, ref: str) -> JobRecord:
@@ -53,24 +54,24 @@ def summary(record: JobRecord) -> JobSummary:
 # --- asking for work ------------------------------------------------------------------------------------------------
 
 
-def enqueue(store: Store, specs: Sequence[JobSpec], settings: Settings, now: float) -> list[str]:
-    """Insert all, or none.
+def enqueue_all(store: Store, requests: Iterable[tuple[Sequence[JobSpec], Settings]], now: float) -> list[list[str]]:
+    """Insert the jobs of all requests, each with the settings that held for it, or none; the ids, request by request.
 
     Raises:
         ProtocolError: `conflict` where an id is taken by a job of other content.
     """
-    jobs = [_new_job(spec, settings, now) for spec in specs]
-    taken = store.insert(jobs, now)
+    made = [[_new_job(spec, settings, now) for spec in specs] for specs, settings in requests]
+    taken = store.insert([job for jobs in made for job in jobs], now)
     if taken:
         raise ProtocolError(
             "conflict", f"a job with the id {taken[0]} but other content is there already", "nothing was enqueued"
         )
-    return [job.id for job in jobs]
+    return [[job.id for job in jobs] for jobs in made]
 
 
 def new_id() -> str:
     """A random id, by one call to the kernel; that 256 is no multiple of 30 costs little of its randomness."""
-    return "".join(ID_ALPHABET[byte % len(ID_ALPHABET)] for byte in secrets.token_bytes(ID_LENGTH))
+    return secrets.token_bytes(ID_LENGTH).translate(_LETTERS).decode()
 
 
 def _new_job(spec: JobSpec, settings: Settings, now: float) -> NewJob:

@@ -22,6 +22,7 @@ from protocol import framing
 from protocol.errors import ProtocolError
 from protocol.messages import METHODS
 from queuectld.hangups import Hangups
+from queuectld.steps import Steps
 
 log = logging.getLogger("queuectld.server")
 
@@ -55,7 +56,9 @@ BULKY = frozenset({"job.get", "job.list", "dlq.list", "worker.list", "status.get
 """Methods whose answers may be a mebibyte and more: made one at a time for one peer, and only while it reads."""
 
 LONG_WAITS = frozenset({"job.wait", "job.logs"})
-"""Methods that may wait for long: given up when the peer leaves, repeated by a successor after a re-execution."""
+"""Methods that may wait for long: given up when the peer leaves, repeated by a successor after a re-execution.
+
+Those and no others are tasks."""
 
 _CREDENTIALS = struct.Struct("iII")
 _SO_PEERGROUPS = 59  # socket(7); not in the socket module
@@ -244,7 +247,7 @@ class Connection(asyncio.Protocol):
         self._backlog: list[bytes | None] = []
         self._backlog_size = 0
         self._asked_size = 0
-        self._tasks: dict[asyncio.Task[None], tuple[str, bytes]] = {}
+        self._working: dict[Steps | asyncio.Task[None], tuple[str, bytes]] = {}
         self._transport: asyncio.Transport | None = None
         self._descriptor = -1
         self._unread = False
@@ -283,9 +286,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self in self._server.connections:  # not refused
-            lines = self._lines.feed(data)
-            self._backlog.extend(lines)
-            self._backlog_size += _size(lines)
+            self._backlog += self._lines.feed(data)
             self._work()
             self._server.account(self)
 
@@ -302,7 +303,7 @@ class Connection(asyncio.Protocol):
             self._server.hangups.watch(self._descriptor, self._transport.abort)
 
     def _close_when_answered(self) -> None:
-        if self._said_all and not self._tasks and not self._backlog and self._transport is not None:
+        if self._said_all and not self._working and not self._backlog and self._transport is not None:
             self._transport.close()
 
     def pause_writing(self) -> None:
@@ -321,9 +322,9 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._backlog.clear()
         self._server.leave(self)
-        for task, (method, _) in list(self._tasks.items()):
-            if method in LONG_WAITS:
-                task.cancel()
+        for work in list(self._working):
+            if isinstance(work, asyncio.Task):
+                work.cancel()
         self._reads.set()
         self._server.detached(self)
         self._server.idle.set()
@@ -334,19 +335,19 @@ class Connection(asyncio.Protocol):
         """Begin what may be begun, and say whether more may be read."""
         backlog = self._backlog
         taken = 0
-        while taken < len(backlog) and len(self._tasks) < MAX_PENDING and not self._unread and self._transport:
+        while taken < len(backlog) and len(self._working) < MAX_PENDING and not self._unread and self._transport:
             self._on_line(backlog[taken])
             taken += 1
-        self._backlog_size -= _size(backlog[:taken])
         del backlog[:taken]
+        self._backlog_size = _size(backlog) if backlog else 0
         self._regulate()
 
     def _regulate(self) -> None:
         if self._transport is None or self._transport.is_closing() or self._said_all:
             return
-        if self._stopped or self._unread or self._backlog or len(self._tasks) >= MAX_PENDING:
+        if self._stopped or self._unread or self._backlog or len(self._working) >= MAX_PENDING:
             self._transport.pause_reading()
-            if len(self._tasks) >= MAX_PENDING:
+            if len(self._working) >= MAX_PENDING:
                 self._watch_hangup()  # these may wait for long
         else:
             self._server.hangups.forget(self._descriptor)
@@ -363,18 +364,24 @@ class Connection(asyncio.Protocol):
         except ProtocolError as error:
             self._refuse(None, error)
             return
-        task = self._server.loop.create_task(self._serve(request))
-        self._tasks[task] = (request.method, line)
+        work: Steps | asyncio.Task[None]
+        if request.method in LONG_WAITS:
+            work = self._server.loop.create_task(self._serve(request))
+            work.add_done_callback(self._served)
+        else:
+            work = Steps(self._serve(request), self._served)
+            if work.advance():
+                return
+        self._working[work] = (request.method, line)
         self._asked_size += len(line) + REQUEST_COST
-        task.add_done_callback(self._served)
 
-    def _served(self, task: asyncio.Task[None]) -> None:
-        _, line = self._tasks.pop(task)
+    def _served(self, work: Steps | asyncio.Task[None]) -> None:
+        _, line = self._working.pop(work)
         self._asked_size -= len(line) + REQUEST_COST
         self._server.account(self)
-        if self._backlog or len(self._tasks) == MAX_PENDING - 1:
+        if self._backlog or len(self._working) == MAX_PENDING - 1:
             self._work()
-        if not self._tasks:
+        if not self._working:
             self._server.idle.set()
             self._close_when_answered()
 
@@ -421,10 +428,12 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._transport.write(line)
-        if self._transport.get_write_buffer_size() > ABORT_UNREAD:
+        unread = self._transport.get_write_buffer_size()
+        if unread > ABORT_UNREAD:
             log.warning("dropped a connection that does not read", extra={"pid": self.pid})
             self._transport.abort()
-        self._server.account(self)
+        if unread:
+            self._server.account(self)
 
     def send_away(self) -> None:
         """Close it, to have the memory that it holds for others."""
@@ -464,13 +473,13 @@ class Connection(asyncio.Protocol):
         """Whether an answer is due that waits for nothing to happen, or not all answers are with the kernel."""
         if self._transport is None:
             return False
-        busy = any(method not in LONG_WAITS for method, _ in self._tasks.values())
+        busy = any(method not in LONG_WAITS for method, _ in self._working.values())
         return busy or self._transport.get_write_buffer_size() > 0
 
     @property
     def is_asked(self) -> bool:
         """Whether any answer is due."""
-        return bool(self._tasks)
+        return bool(self._working)
 
     def hand_over(self) -> tuple[int, bytes] | None:
         """The descriptor, and what a successor has to read first: requests not answered, then what was read of others.
@@ -479,7 +488,7 @@ class Connection(asyncio.Protocol):
         """
         if self._transport is None or self.worker is not None or self._transport.is_closing() or self.is_working:
             return None
-        lines = [line for _, line in self._tasks.values()]
+        lines = [line for _, line in self._working.values()]
         lines += [line for line in self._backlog if line is not None]
         waiting = b"".join(line + b"\n" for line in lines) + self._lines.rest
         return self._transport.get_extra_info("socket").fileno(), waiting

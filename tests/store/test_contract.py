@@ -96,6 +96,17 @@ class TestInsert:
             exact_env=True,
         )
 
+    @pytest.mark.parametrize("count", [1, 2, 3, 7, 9, 31, 32, 33, 43, 107])
+    def test_however_many_come_at_once_each_is_itself_and_they_keep_their_order(self, store: Store, count: int) -> None:
+        put(store, new_job("j0", priority=0))  # is there already
+        jobs = [new_job(f"j{n}", priority=n, command=f"echo {n}", env={"N": str(n)}) for n in range(1, count)]
+        numbers = put(store, new_job("j0", priority=0), *jobs)
+        assert numbers == sorted(numbers)
+        found = [store.job(number, env=True) for number in numbers]
+        assert [(job.id, job.priority) for job in found if job] == [(f"j{n}", n) for n in range(count)]
+        assert [(job.command, job.env) for job in found[1:] if job] == [(job.command, job.env) for job in jobs]
+        assert store.counts()[JobState.PENDING] == count
+
     @pytest.mark.parametrize("env", [None, {}, {"A": "1"}])
     def test_no_environment_is_not_an_empty_one(self, store: Store, env: dict[str, str] | None) -> None:
         (number,) = put(store, new_job("a", env=env))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from protocol.errors import ProtocolError
-from queuectld.committer import MAX_BATCH, Committer
+from queuectld.committer import MAX_BATCH, Committer, Joint
 from queuectld.store.base import StorageError, StorageFailed, StorageFull, Store
 from tests.store.jobs import NOW, new_job, sqlite_store
 from tests.store.memory import MemoryStore
@@ -155,6 +155,52 @@ def test_where_one_is_refused_the_others_run_again_on_what_was_there_before() ->
     assert seen == [{"a": 1}, {"a": 1}], "once together with the one that is refused, and once more"
     assert found == store.settings() == {"a": 1, "looked": 1}
     assert refusal.kind == "conflict"
+
+
+class Note(Joint[str]):
+    """Puts a number into the store; all that are run at once are listed together in `runs`."""
+
+    def __init__(self, number: int, runs: list[list[int]]) -> None:
+        self.number = number
+        self.runs = runs
+
+    @classmethod
+    def run_all(cls, store: Store, operations: Sequence[Note]) -> list[str]:
+        operations[0].runs.append([one.number for one in operations])
+        for one in operations:
+            if one.number < 0:
+                raise ProtocolError("conflict", "no")
+            store.set_setting(f"s{one.number}", one.number)
+        return [f"s{one.number}" for one in operations]
+
+
+def test_operations_of_a_kind_that_follow_each_other_are_run_at_once() -> None:
+    store, runs = GatedStore(), list[list[int]]()
+
+    async def use(committer: Committer, _outcomes: Outcomes) -> list[Any]:
+        with batch_behind(committer, store):
+            futures = [committer.submit(Note(number, runs)) for number in range(3)]
+            futures.append(committer.submit(setting("between", 1)))
+            futures += [committer.submit(Note(number, runs)) for number in range(3, 5)]
+        return await settled(*futures)
+
+    assert run(store, use)[0] == ["s0", "s1", "s2", "between", "s3", "s4"]
+    assert runs == [[0, 1, 2], [3, 4]]
+    assert store.settings() == {"between": 1} | {f"s{number}": number for number in range(5)}
+
+
+def test_one_of_them_that_is_refused_fails_alone() -> None:
+    store, runs = GatedStore(), list[list[int]]()
+
+    async def use(committer: Committer, _outcomes: Outcomes) -> list[Any]:
+        with batch_behind(committer, store):
+            futures = [committer.submit(Note(number, runs)) for number in (1, -1, 2)]
+        return await settled(*futures)
+
+    (first, refusal, last), _ = run(store, use)
+    assert (first, last, refusal.kind) == ("s1", "s2", "conflict")
+    assert runs == [[1, -1, 2], [1], [-1], [2]]
+    assert store.settings() == {"s1": 1, "s2": 2}
 
 
 def test_a_fault_of_an_operation_is_its_own_too(store: Store) -> None:

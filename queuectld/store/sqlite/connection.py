@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +93,6 @@ class Connection:
         """How many rows it changed."""
         try:
             return self._raw.execute(statement, values).rowcount
-        except sqlite3.Error as error:
-            raise translate(error) from error
-
-    def run_many(self, statement: str, values: Iterable[Values]) -> int:
-        """How many rows it changed in all."""
-        try:
-            return self._raw.executemany(statement, values).rowcount
         except sqlite3.Error as error:
             raise translate(error) from error
 

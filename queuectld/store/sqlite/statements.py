@@ -58,12 +58,17 @@ GET_RUNNING_OF = _RUNNING.format(index="") + " AND j.number = ?"
 
 # writes
 
-INSERT_JOB = """
+_INSERT_JOBS = """
     INSERT INTO jobs (id, digest, state, queue, priority, run_at, max_retries, timeout, created_at, updated_at,
         exact_env, environment, label, cwd, command, argv)
-    VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    VALUES {rows}
     ON CONFLICT (id) DO NOTHING
 """
+_NEW_JOB = "(?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_JOB = _INSERT_JOBS.format(rows=_NEW_JOB)
+INSERT_2_JOBS, INSERT_8_JOBS, INSERT_32_JOBS = (
+    _INSERT_JOBS.format(rows=", ".join([_NEW_JOB] * count)) for count in (2, 8, 32)
+)
 GET_DIGEST = "SELECT digest FROM jobs WHERE id = ?"
 FIND_ENVIRONMENT = "SELECT number FROM environments WHERE digest = ?"
 INSERT_ENVIRONMENT = "INSERT INTO environments (digest, variables) VALUES (?, ?)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from queuectld.store.sqlite.migrations import MIGRATIONS, Migration
 from queuectld.store.sqlite.opening import open_database
 from queuectld.store.sqlite.reading import NO_LIMIT, Reading, SqliteReader
 from queuectld.store.sqlite.rows import ready_of, running_of
+
+_INSERTS = ((32, sql.INSERT_32_JOBS), (8, sql.INSERT_8_JOBS), (2, sql.INSERT_2_JOBS), (1, sql.INSERT_JOB))
 
 _encoder = msgspec.json.Encoder(order="sorted")  # equal environments have equal bytes
 
@@ -146,7 +149,7 @@ class SqliteStore(Reading):
         rows = [self._new_row(job, now, environments) for job in jobs]
         self._check_begun()
         try:
-            inserted = self._db.run_many(sql.INSERT_JOB, rows)
+            inserted = self._insert(rows)
         except StorageError:
             self.rollback()
             raise
@@ -157,6 +160,15 @@ class SqliteStore(Reading):
             if job.priority >= known.floor and job.run_at < known.until:
                 known.until = job.run_at
         return [] if inserted == len(jobs) else self._contradicted(jobs)
+
+    def _insert(self, rows: list[Row]) -> int:
+        """How many were inserted. By few statements: each lets go of the interpreter, and has to get it back."""
+        inserted = begin = 0
+        for count, statement in _INSERTS:
+            while len(rows) - begin >= count:
+                inserted += self._db.run(statement, [*itertools.chain.from_iterable(rows[begin : begin + count])])
+                begin += count
+        return inserted
 
     def _new_row(self, job: NewJob, now: float, environments: dict[bytes, int]) -> Row:
         return (
