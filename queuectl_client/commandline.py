@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.exceptions import NoSuchOption
@@ -47,8 +46,7 @@ def missing_dashes(ctx: click.Context, words: Sequence[str]) -> click.UsageError
     )
 
 
-@dataclass(frozen=True, slots=True)
-class CommandLine:
+class CommandLine(NamedTuple):
     """What was typed about a job that is given as a command line."""
 
     argv: Sequence[str] | None

@@ -13,6 +13,8 @@ def main() -> NoReturn:
     """Run the command line of this process, and end the process with its status."""
     # Nothing that an import makes is garbage, so there is nothing to look for while it lasts, nor later among it.
     gc.disable()
+    # msgspec takes this along if it happens to be installed, and uses nothing of it on a Python of today.
+    sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
     from queuectl_client import cli  # noqa: PLC0415 - as above
 
     gc.freeze()
