@@ -341,6 +341,7 @@ class Connection(asyncio.Protocol):
         del backlog[:taken]
         self._backlog_size = _size(backlog) if backlog else 0
         self._regulate()
+        self._close_when_answered()
 
     def _regulate(self) -> None:
         if self._transport is None or self._transport.is_closing() or self._said_all:
@@ -488,7 +489,10 @@ class Connection(asyncio.Protocol):
         """
         if self._transport is None or self.worker is not None or self._transport.is_closing() or self.is_working:
             return None
-        lines = [line for _, line in self._working.values()]
+        # A task that has just answered is taken off the list only later: asked again, it would be answered twice.
+        lines = [
+            line for work, (_, line) in self._working.items() if not (isinstance(work, asyncio.Task) and work.done())
+        ]
         lines += [line for line in self._backlog if line is not None]
         waiting = b"".join(line + b"\n" for line in lines) + self._lines.rest
         return self._transport.get_extra_info("socket").fileno(), waiting
