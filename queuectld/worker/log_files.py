@@ -56,9 +56,11 @@ class LogFiles:
 
 def _taken_over(last: str, path: str) -> int | None:
     """The file of the attempt before under its new name; None where it holds output, or may still be written to."""
-    descriptor = os.open(last, _FLAGS)
+    descriptor = os.open(last, _FLAGS | os.O_NONBLOCK)  # a job may have put a pipe there, which nobody reads
     try:
-        if os.fstat(descriptor).st_size == 0 and _is_ours_alone(descriptor):
+        status = os.fstat(descriptor)
+        if status.st_size == 0 and status.st_nlink == 1 and _is_ours_alone(descriptor):
+            os.set_blocking(descriptor, True)
             os.rename(last, path)
             return descriptor
     except BaseException:

@@ -82,3 +82,18 @@ def test_who_reads_the_old_name_never_sees_what_is_written_under_the_new_one(tmp
             number = min(number + 2, attempts)
     worker.join()
     assert seen == b""
+
+
+def test_a_pipe_in_the_place_of_a_log_holds_nobody_up(single: Daemon) -> None:
+    path = log_path(single.state_dir, 1, 1)
+    run(single, f"rm {path}; mkfifo {path}", 1)
+    loud, second = run(single, "echo loud", 2)
+    assert second.is_file()
+    assert single.output(loud) == "loud\n"
+
+
+def test_a_log_with_a_second_name_is_left_alone(single: Daemon, directory: Path) -> None:
+    path = log_path(single.state_dir, 1, 1)
+    run(single, f"ln {path} {directory}/mine", 1)
+    run(single, "echo loud", 2)
+    assert (directory / "mine").read_text() == ""
