@@ -8,6 +8,7 @@ Exit status: 0 all targets met; 1 one was missed or not measured, and it says wh
 
 from __future__ import annotations
 
+import compileall
 import os
 import re
 import subprocess
@@ -38,6 +39,8 @@ TOPICS: dict[str, Callable[[Context], None]] = {
     "soak": soak.measure,
 }
 
+PACKAGES = ("protocol", "queuectld", "queuectl_client")
+
 
 class UsageError(Exception):
     """The environment says something that can't be."""
@@ -61,6 +64,7 @@ def _run() -> int:
     topics = _words("BENCH_TOPICS", os.environ.get("BENCH_TOPICS", ""), TOPICS)
     names = _words("BENCH_PEERS", os.environ.get("BENCH_PEERS", ""), install.SOURCES)
     begin = time.monotonic()
+    _compile()
     found, left_out = install.get(names if "drain" in topics else [])
     left_out |= {install.SOURCES[name].make().name: "not asked for" for name in install.SOURCES if name not in names}
     with tempfile.TemporaryDirectory(prefix="queuectl-bench-", dir=os.environ.get("BENCH_DIR") or "/var/tmp") as place:
@@ -76,6 +80,13 @@ def _run() -> int:
         described |= {"xargs": bare.version(), "the run took": f"{seconds:.0f} s"}
         _write(Path(out), context, described, compared, left_out)
     return _judge(context.findings, topics, everything=everything, seconds=seconds)
+
+
+def _compile() -> None:
+    """As pip does with what it installs, only not in an editable way: it is the installed program that is measured."""
+    for package in PACKAGES:
+        if not compileall.compile_dir(ROOT / package, quiet=1):
+            raise UsageError(f"can't compile {package}")
 
 
 def _measure(context: Context, topic: str) -> None:
