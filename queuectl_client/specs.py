@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 
 from protocol.framing import explain
+from protocol.ids import Ids
 from protocol.jobs import JobSpec
 from queuectl_client.errors import BadRequest
-from queuectl_client.ids import make_id
 
 _HINT = "`queuectl enqueue --help` names the fields"
 _LOOKS = 'a job looks like {"command": "echo hello"}'
+_ids = Ids()
 _spec_decoder = msgspec.json.Decoder(JobSpec)
 _array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -26,7 +27,7 @@ def with_id(spec: JobSpec) -> JobSpec:
     """
     if spec.id is None:
         # The struct is frozen for those who hold it; nobody else holds this one yet, and a copy would be checked anew.
-        msgspec.structs.force_setattr(spec, "id", make_id())
+        msgspec.structs.force_setattr(spec, "id", _ids.make())
     return spec
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from protocol.errors import ProtocolError
+from protocol.ids import Ids
 from protocol.jobs import ENDED, WAITING, JobSpec, JobState, Outcome, content
 from protocol.messages import AttemptResult, JobSummary, Lease
 from queuectld.core import lifecycle
@@ -19,9 +20,7 @@ from queuectld.core.lifecycle import Event
 from queuectld.core.settings import Settings
 from queuectld.store.base import Deleted, JobRecord, NewJob, Reader, ReadyJob, RunningAttempt, Store, UnreadableJob
 
-ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
-ID_LENGTH = 12
-_LETTERS = bytes(ord(ID_ALPHABET[byte % len(ID_ALPHABET)]) for byte in range(256))
+_ids = Ids()
 
 
 def find(store: Reader, ref: str) -> JobRecord:
@@ -69,17 +68,12 @@ def enqueue_all(store: Store, requests: Iterable[tuple[Sequence[JobSpec], Settin
     return [[job.id for job in jobs] for jobs in made]
 
 
-def new_id() -> str:
-    """A random id, by one call to the kernel; that 256 is no multiple of 30 costs little of its randomness."""
-    return secrets.token_bytes(ID_LENGTH).translate(_LETTERS).decode()
-
-
 def _new_job(spec: JobSpec, settings: Settings, now: float) -> NewJob:
     # The id is no part of the content; defaults are not filled in yet, so that a changed setting does not make a
     # request that is sent again a different one.
     digest = hashlib.blake2b(content(spec), digest_size=16).digest()
     return NewJob(
-        id=spec.id or new_id(),
+        id=spec.id or _ids.make(),
         digest=digest,
         queue=spec.queue,
         priority=spec.priority,

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from protocol.ids import Ids
 from queuectld.store.base import NewJob
 from queuectld.store.sqlite import open_store
 from tests.benchmarks.figures import Findings, say
@@ -16,6 +17,8 @@ from tests.benchmarks.peers.base import Peer
 from tests.benchmarks.sizes import Sizes
 
 BATCH = 10_000
+
+_ids = Ids()
 
 
 @dataclass(slots=True)
@@ -67,7 +70,7 @@ def _fill(path: Path, jobs: int, queues: int) -> None:
 def new_job(now: float, queue: str = "default") -> NewJob:
     """As the daemon makes it of `{"command": "true"}`."""
     return NewJob(
-        id=secrets.token_hex(6),
+        id=_ids.make(),
         digest=secrets.token_bytes(16),
         queue=queue,
         priority=0,

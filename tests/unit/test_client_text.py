@@ -1,9 +1,8 @@
-"""What people type and what they are shown: ids, durations, times, and text from outside made harmless."""
+"""What people type and what they are shown: durations, times, and text from outside made harmless."""
 
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
 
@@ -12,27 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queuectl_client.durations import parse_duration
-from queuectl_client.ids import ALPHABET, LENGTH, make_id
 from queuectl_client.render.safe import visible, visible_json
 from queuectl_client.render.times import local, moment, relative, span
 
 NOW = datetime(2025, 1, 31, 12, 0, 0, tzinfo=UTC)
-
-
-def test_an_id_is_short_lowercase_and_has_no_look_alikes() -> None:
-    ids = [make_id() for _ in range(5000)]
-    assert len(set(ids)) == len(ids)
-    for made in ids:
-        assert re.fullmatch(f"[{ALPHABET}]{{{LENGTH}}}", made)
-    assert not set(ALPHABET) & set("0o1ilu")
-
-
-def test_every_letter_of_the_alphabet_is_as_likely_as_any_other() -> None:
-    text = "".join(make_id() for _ in range(5000))
-    expected = len(text) / len(ALPHABET)
-    for letter in ALPHABET:
-        # Six standard deviations: one false alarm in ten million runs.
-        assert abs(text.count(letter) - expected) < 6 * expected**0.5
 
 
 @pytest.mark.parametrize(
