@@ -39,7 +39,7 @@ _Submitted = tuple[Operation[Any], asyncio.Future[Any]]
 _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 MAX_BATCH = 256
-"""Operations of one transaction: a bound for how long the first of them waits for the last."""
+"""Operations at which a transaction takes no more: a bound for how long the first of them waits for the last."""
 
 
 class Committer:
@@ -56,7 +56,8 @@ class Committer:
         self._store = store
         self._on_failure = on_failure
         self._make_room = make_room
-        self._queue: queue.SimpleQueue[tuple[Operation[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._collected: list[_Submitted] = []
+        self._queue: queue.SimpleQueue[list[_Submitted] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failed: StorageError | None = None
@@ -78,12 +79,23 @@ class Committer:
         if self._failed is not None:
             future.set_exception(_refusal(self._failed))
         else:
-            self._queue.put((operation, future))
+            if not self._collected:
+                self._loop.call_soon(self._hand_over)
+            self._collected.append((operation, future))
+            if len(self._collected) == MAX_BATCH:
+                self._hand_over()
         return future
+
+    def _hand_over(self) -> None:
+        """Wake the thread once for all that the event loop found to do in one go, not for the first of it alone."""
+        if self._collected:
+            self._queue.put(self._collected)
+            self._collected = []
 
     async def stop(self) -> None:
         """Finish what was submitted, then end the thread."""
         if self._thread.is_alive():
+            self._hand_over()
             self._queue.put(None)
             await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
@@ -92,13 +104,13 @@ class Committer:
     def _run(self) -> None:
         stopping = False
         while not stopping:
-            batch = []
+            batch: list[_Submitted] = []
             item = self._queue.get()
             while True:
                 if item is None:
                     stopping = True
                     break
-                batch.append(item)
+                batch += item
                 if len(batch) >= MAX_BATCH:
                     break
                 try:

@@ -370,7 +370,8 @@ class Connection(asyncio.Protocol):
             work = self._server.loop.create_task(self._serve(request))
             work.add_done_callback(self._served)
         else:
-            work = Steps(self._serve(request), self._served)
+            serve = self._serve_bulky if request.method in BULKY else self._serve
+            work = Steps(serve(request), self._served)
             if work.advance():
                 return
         self._working[work] = (request.method, line)
@@ -386,16 +387,13 @@ class Connection(asyncio.Protocol):
             self._server.idle.set()
             self._close_when_answered()
 
-    async def _serve(self, request: framing.Request) -> None:
-        if request.method not in BULKY:
-            await self._answer(request)
-            return
+    async def _serve_bulky(self, request: framing.Request) -> None:
         async with self._bulk:
             await self._reads.wait()
             if self._transport is not None:
-                await self._answer(request)
+                await self._serve(request)
 
-    async def _answer(self, request: framing.Request) -> None:
+    async def _serve(self, request: framing.Request) -> None:
         wants_answer = request.id is not UNSET
         try:
             result = await self._call(request)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,12 +97,12 @@ def run(store: Store, use: Callable[[Committer, Outcomes], Awaitable[T]]) -> tup
     return asyncio.run(asyncio.wait_for(main(), 30))
 
 
-@contextmanager
-def batch_behind(committer: Committer, store: GatedStore) -> Iterator[asyncio.Future[Any]]:
+@asynccontextmanager
+async def batch_behind(committer: Committer, store: GatedStore) -> AsyncIterator[asyncio.Future[Any]]:
     """Everything submitted within is one batch: the one that collects while the first commit is on its way."""
     began = threading.Event()
     first = committer.submit(lambda _store: began.set())
-    assert began.wait(30)
+    assert await asyncio.to_thread(began.wait, 30)
     yield first
     store.gate.set()
 
@@ -147,7 +147,7 @@ def test_where_one_is_refused_the_others_run_again_on_what_was_there_before() ->
         return store.settings()
 
     async def use(committer: Committer, _outcomes: Outcomes) -> list[Any]:
-        with batch_behind(committer, store):
+        async with batch_behind(committer, store):
             futures: list[asyncio.Future[Any]] = [committer.submit(one) for one in (setting("a", 1), look, refused)]
         return await settled(*futures)
 
@@ -178,7 +178,7 @@ def test_operations_of_a_kind_that_follow_each_other_are_run_at_once() -> None:
     store, runs = GatedStore(), list[list[int]]()
 
     async def use(committer: Committer, _outcomes: Outcomes) -> list[Any]:
-        with batch_behind(committer, store):
+        async with batch_behind(committer, store):
             futures = [committer.submit(Note(number, runs)) for number in range(3)]
             futures.append(committer.submit(setting("between", 1)))
             futures += [committer.submit(Note(number, runs)) for number in range(3, 5)]
@@ -193,7 +193,7 @@ def test_one_of_them_that_is_refused_fails_alone() -> None:
     store, runs = GatedStore(), list[list[int]]()
 
     async def use(committer: Committer, _outcomes: Outcomes) -> list[Any]:
-        with batch_behind(committer, store):
+        async with batch_behind(committer, store):
             futures = [committer.submit(Note(number, runs)) for number in (1, -1, 2)]
         return await settled(*futures)
 
@@ -221,7 +221,7 @@ def test_an_operation_sees_those_before_it_in_its_batch() -> None:
     store = GatedStore()
 
     async def use(committer: Committer, _outcomes: Outcomes) -> list[object]:
-        with batch_behind(committer, store):
+        async with batch_behind(committer, store):
             committer.submit(setting("a", 1))
             seen = committer.submit(lambda store: store.settings())
         return [await seen]
@@ -234,7 +234,7 @@ def test_what_waits_is_committed_once_and_resolved_in_its_order() -> None:
 
     async def use(committer: Committer, _outcomes: Outcomes) -> list[int]:
         order: list[int] = []
-        with batch_behind(committer, store):
+        async with batch_behind(committer, store):
             futures = [committer.submit(setting(f"s{number}", number)) for number in range(50)]
             for future in futures:
                 future.add_done_callback(lambda done: order.append(futures.index(done)))
@@ -249,7 +249,7 @@ def test_a_batch_is_bounded() -> None:
     store = GatedStore()
 
     async def use(committer: Committer, _outcomes: Outcomes) -> None:
-        with batch_behind(committer, store):
+        async with batch_behind(committer, store):
             futures = [committer.submit(lambda _store: None) for _ in range(MAX_BATCH + 1)]
         await asyncio.gather(*futures)
 
@@ -261,7 +261,7 @@ def test_who_is_gone_does_not_take_the_others_along() -> None:
     store = GatedStore()
 
     async def use(committer: Committer, _outcomes: Outcomes) -> str:
-        with batch_behind(committer, store):
+        async with batch_behind(committer, store):
             committer.submit(setting("a", 1)).cancel()
             other = committer.submit(setting("b", 2))
         return await other
@@ -276,7 +276,7 @@ def test_a_failed_commit_fails_its_whole_batch_and_all_that_follows() -> None:
     store.faults = [None, StorageFailed("disk I/O error")]
 
     async def use(committer: Committer, outcomes: Outcomes) -> list[Any]:
-        with batch_behind(committer, store) as first:
+        async with batch_behind(committer, store) as first:
             futures: list[asyncio.Future[Any]] = [
                 committer.submit(setting("a", 1)),
                 committer.submit(refused),
@@ -317,7 +317,7 @@ def test_what_waits_behind_a_failed_commit_is_refused_too() -> None:
     store.faults = [StorageFailed("disk I/O error")]
 
     async def use(committer: Committer, _outcomes: Outcomes) -> list[Any]:
-        with batch_behind(committer, store) as first:
+        async with batch_behind(committer, store) as first:
             waiting = committer.submit(setting("a", 1))
         return await settled(first, waiting)
 
@@ -332,7 +332,7 @@ def test_a_full_disk_refuses_one_batch_and_the_next_may_succeed() -> None:
     store.faults = [None, StorageFull("no room")]
 
     async def use(committer: Committer, _outcomes: Outcomes) -> list[Any]:
-        with batch_behind(committer, store):
+        async with batch_behind(committer, store):
             futures = [committer.submit(setting("a", 1)), committer.submit(setting("b", 2))]
         found = await settled(*futures)
         return [*found, await committer.submit(setting("c", 3))]
@@ -359,7 +359,7 @@ def test_a_disk_that_fails_before_the_commit_fails_the_batch(at: str) -> None:
             raise StorageFailed("disk I/O error")
 
     async def use(committer: Committer, _outcomes: Outcomes) -> list[Any]:
-        with batch_behind(committer, store):
+        async with batch_behind(committer, store):
             futures: list[asyncio.Future[Any]] = [committer.submit(setting("a", 1)), committer.submit(operation)]
         return await settled(*futures)
 
