@@ -17,7 +17,7 @@ def describe(directory: Path) -> dict[str, str]:
     return {
         "CPU": f"{len(os.sched_getaffinity(0))} x {_cpu()}",
         "memory": f"{int(memory[1]) * 1024 / 2**30:.0f} GiB" if memory else "unknown",
-        "kernel": f"Linux {platform.release()}",
+        "kernel": f"Linux {platform.release().partition('-')[0]}",
         "file system": _file_system(directory),
         "distribution": _distribution(),
         "Python": platform.python_version(),

@@ -14,7 +14,8 @@ from queuectld.store.sqlite import open_store
 from queuectld.store.sqlite.statements import INSERT_JOB
 from tests.benchmarks import ours
 from tests.benchmarks.context import Context, new_job
-from tests.benchmarks.figures import alternate
+from tests.benchmarks.figures import alternate, number, say
+from tests.benchmarks.peers import bare_server
 from tests.harness import request_line
 
 CONNECTIONS = 64
@@ -116,39 +117,50 @@ def p50(calls: int, call: Callable[[], object]) -> float:
 
 def _connections(context: Context) -> None:
     jobs = context.sizes.connected
-    with ours.running(context.fresh("connections"), 0) as target:
-        series = alternate(
+    few = max(jobs // 8, 1)
+    bare_directory = context.fresh("bare-server")
+    with ours.running(context.fresh("connections"), 0) as target, bare_server.running(bare_directory) as bare:
+        many, one, bare_many, bare_one = alternate(
             context.sizes.rounds,
             {
-                f"{CONNECTIONS} connections": ("jobs/s", lambda: _rate(target, CONNECTIONS, jobs)),
-                "1 connection": ("jobs/s", lambda: _rate(target, 1, max(jobs // 8, 1))),
+                f"{CONNECTIONS} connections": ("jobs/s", lambda: _rate(target.daemon.connect, CONNECTIONS, jobs)),
+                "1 connection": ("jobs/s", lambda: _rate(target.daemon.connect, 1, few)),
+                "bare, many": ("jobs/s", lambda: _rate(bare.connect, CONNECTIONS, jobs)),
+                "bare, one": ("jobs/s", lambda: _rate(bare.connect, 1, few)),
             },
         )
-    context.findings.ratio("connections.64", *series)
+    context.findings.ratio("connections.64", many, one)
+    context.findings.notes.append(
+        f"A server of asyncio that does nothing but insert into the same schema, its commits shared as ours are, takes "
+        f"{bare_many.text()} over {CONNECTIONS} connections and {bare_one.text()} over one, "
+        f"{number(bare_many.median / bare_one.median)} times as many; "
+        f"ours does {number(100 * many.median / bare_many.median)} % of its rate."
+    )
+    say(context.findings.notes[-1])
 
 
-def _rate(target: ours.Queue, connections: int, jobs: int) -> float:
+def _rate(connect: Callable[[], socket.socket], connections: int, jobs: int) -> float:
     """Jobs a second over so many connections, each of which sends the next when it has the last one's answer."""
     request = request_line("job.enqueue", 1, {"jobs": [{"command": ours.COMMAND}]})
-    opened = [target.daemon.connect() for _ in range(connections)]
+    opened = [connect() for _ in range(connections)]
     poller = select.epoll()
-    by_number: dict[int, socket.socket] = {}
+    by_descriptor: dict[int, socket.socket] = {}
     for connection in opened:
         poller.register(connection, select.EPOLLIN)
-        by_number[connection.fileno()] = connection
+        by_descriptor[connection.fileno()] = connection
     begin = time.perf_counter()
     for connection in opened:
         connection.sendall(request)
     asked, answered = connections, 0
     while answered < asked:
-        for number, _ in poller.poll():
-            reply = by_number[number].recv(65536)
+        for descriptor, _ in poller.poll():
+            reply = by_descriptor[descriptor].recv(65536)
             assert b'"result"' in reply, reply
             assert reply.endswith(b"\n"), "half a line, of so few bytes"
             answered += 1
             if asked < jobs:
                 asked += 1
-                by_number[number].sendall(request)
+                by_descriptor[descriptor].sendall(request)
     seconds = time.perf_counter() - begin
     poller.close()
     for connection in opened:
