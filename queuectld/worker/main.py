@@ -132,14 +132,14 @@ class Worker:
         found = [self._next_heartbeat] if self._attached else []
         if self._connection is None:
             found.append(self._next_try)
-        if self._attempt is not None and self._attempt.deadline is not None:
-            found.append(self._attempt.deadline)
+        if self._attempt is not None and (due := self._attempt.deadline) is not None:
+            found.append(due)
         if self._answer_due is not None:
             found.append(self._answer_due)
         return found
 
     def _on_deadlines(self, now: float) -> None:
-        if self._attempt is not None and self._attempt.deadline is not None and now >= self._attempt.deadline:
+        if self._attempt is not None and (due := self._attempt.deadline) is not None and now >= due:
             self._attempt.step()
             self._collect()
         if self._connection is None and now >= self._next_try and not self._done():

@@ -109,7 +109,9 @@ class Attempt:
         if self.result is not None:
             return 0.0
         look = self._log.next_look if self._log is not None else None
-        return min((when for when in (self._deadline, look) if when is not None), default=None)
+        if look is None or self._deadline is None:
+            return look if self._deadline is None else self._deadline
+        return min(look, self._deadline)
 
     def _start(self) -> None:
         try:
