@@ -18,7 +18,7 @@ from protocol.ids import Ids
 ids = Ids()
 ids.make()
 child = os.fork()
-print(ids.make(), flush=True)
+os.write(1, f"{ids.make()}\\n".encode())
 if child:
     os.waitpid(child, 0)
 """
