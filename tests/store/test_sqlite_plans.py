@@ -14,7 +14,11 @@ from queuectld.store.sqlite import SqliteStore, statements
 from queuectld.store.sqlite.connection import open_raw
 from tests.store.jobs import NOW, end, new_job, put
 
-STATEMENTS = {name: text for name, text in vars(statements).items() if name.isupper() and not name.startswith("_")}
+STATEMENTS: dict[str, str] = {
+    name: text
+    for name, text in vars(statements).items()
+    if name.isupper() and not name.startswith("_") and isinstance(text, str)
+} | {f"INSERT_{count}_JOBS": text for count, text in statements.INSERT_JOBS.items()}
 
 WHOLE_BUT_TINY = {"GET_SETTINGS", "GET_WORKERS"}
 """A handful of rows, all of which are wanted."""

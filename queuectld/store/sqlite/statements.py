@@ -65,10 +65,9 @@ _INSERT_JOBS = """
     ON CONFLICT (id) DO NOTHING
 """
 _NEW_JOB = "(?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-INSERT_JOB = _INSERT_JOBS.format(rows=_NEW_JOB)
-INSERT_2_JOBS, INSERT_8_JOBS, INSERT_32_JOBS = (
-    _INSERT_JOBS.format(rows=", ".join([_NEW_JOB] * count)) for count in (2, 8, 32)
-)
+MOST_AT_ONCE = 32
+INSERT_JOBS = {count: _INSERT_JOBS.format(rows=", ".join([_NEW_JOB] * count)) for count in range(1, MOST_AT_ONCE + 1)}
+"""By how many: a statement lets go of the interpreter several times, and the other thread then takes it each time."""
 GET_DIGEST = "SELECT digest FROM jobs WHERE id = ?"
 FIND_ENVIRONMENT = "SELECT number FROM environments WHERE digest = ?"
 INSERT_ENVIRONMENT = "INSERT INTO environments (digest, variables) VALUES (?, ?)"

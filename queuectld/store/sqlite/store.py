@@ -20,8 +20,6 @@ from queuectld.store.sqlite.opening import open_database
 from queuectld.store.sqlite.reading import NO_LIMIT, Reading, SqliteReader
 from queuectld.store.sqlite.rows import ready_of, running_of
 
-_INSERTS = ((32, sql.INSERT_32_JOBS), (8, sql.INSERT_8_JOBS), (2, sql.INSERT_2_JOBS), (1, sql.INSERT_JOB))
-
 _encoder = msgspec.json.Encoder(order="sorted")  # equal environments have equal bytes
 
 
@@ -162,12 +160,11 @@ class SqliteStore(Reading):
         return [] if inserted == len(jobs) else self._contradicted(jobs)
 
     def _insert(self, rows: list[Row]) -> int:
-        """How many were inserted. By few statements: each lets go of the interpreter, and has to get it back."""
-        inserted = begin = 0
-        for count, statement in _INSERTS:
-            while len(rows) - begin >= count:
-                inserted += self._db.run(statement, [*itertools.chain.from_iterable(rows[begin : begin + count])])
-                begin += count
+        """How many were inserted."""
+        inserted = 0
+        for begin in range(0, len(rows), sql.MOST_AT_ONCE):
+            some = rows[begin : begin + sql.MOST_AT_ONCE]
+            inserted += self._db.run(sql.INSERT_JOBS[len(some)], [*itertools.chain.from_iterable(some)])
         return inserted
 
     def _new_row(self, job: NewJob, now: float, environments: dict[bytes, int]) -> Row:

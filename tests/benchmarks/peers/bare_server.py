@@ -22,7 +22,7 @@ from protocol import framing
 from protocol.ids import Ids
 from queuectld.store.sqlite import open_store
 from queuectld.store.sqlite.connection import open_raw, prepare_writer
-from queuectld.store.sqlite.statements import INSERT_JOB
+from queuectld.store.sqlite.statements import INSERT_JOBS
 from tests.benchmarks.peers.base import started
 from tests.harness import ROOT, wait_for
 
@@ -93,7 +93,7 @@ class _Writer(threading.Thread):
                 rows.append((made, b"", "default", 0, now, 3, 0.0, now, now, False, None, "", None, command, None))
                 answers.append((transport, framing.encode_result(request.id, {"ids": [made]})))
             self._raw.execute("BEGIN IMMEDIATE")
-            self._raw.executemany(INSERT_JOB, rows)
+            self._raw.executemany(INSERT_JOBS[1], rows)
             self._raw.execute("COMMIT")
             self._loop.call_soon_threadsafe(_answer, answers)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from queuectld.store.sqlite import open_store
-from queuectld.store.sqlite.statements import INSERT_JOB
+from queuectld.store.sqlite.statements import INSERT_JOBS
 from tests.benchmarks import ours
 from tests.benchmarks.context import Context, new_job
 from tests.benchmarks.figures import alternate, number, say
@@ -65,7 +65,7 @@ def _executemany(directory: Path, jobs: int) -> float:
     connection = _bare_database(directory)
     begin = time.perf_counter()
     connection.execute("BEGIN IMMEDIATE")
-    connection.executemany(INSERT_JOB, rows)
+    connection.executemany(INSERT_JOBS[1], rows)
     connection.execute("COMMIT")
     rate = jobs / (time.perf_counter() - begin)
     connection.close()
