@@ -80,13 +80,13 @@ class Committer:
             future.set_exception(_refusal(self._failed))
         else:
             if not self._collected:
-                self._loop.call_soon(self._hand_over)
+                self._loop.call_soon(self._pass_on)
             self._collected.append((operation, future))
             if len(self._collected) == MAX_BATCH:
-                self._hand_over()
+                self._pass_on()
         return future
 
-    def _hand_over(self) -> None:
+    def _pass_on(self) -> None:
         """Wake the thread once for all that the event loop found to do in one go, not for the first of it alone."""
         if self._collected:
             self._queue.put(self._collected)
@@ -95,7 +95,7 @@ class Committer:
     async def stop(self) -> None:
         """Finish what was submitted, then end the thread."""
         if self._thread.is_alive():
-            self._hand_over()
+            self._pass_on()
             self._queue.put(None)
             await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
