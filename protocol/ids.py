@@ -22,7 +22,7 @@ _BIASED = bytes(range(_EVEN, 256))  # left in, they would make the first letters
 
 
 class Ids:
-    """Makes ids that come in runs: the ids of a run begin with the same letters, which no other run is likely to have.
+    """Makes ids that come in runs: the ids of a run begin with the same letters, drawn anew for each run.
 
     The database keeps an index of the ids. If they had nothing in common, each new job would change another page of it,
     and writing those would be most of the cost of an enqueue; a run changes one or two. (For the same reason the UUIDs
