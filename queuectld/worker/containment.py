@@ -153,18 +153,40 @@ def send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def signal_descendants(number: signal.Signals, others: Iterable[int] = ()) -> None:
-    """Signal all that run below this process, and `others`. Stopped ones are woken, to act on it.
+def terminate_descendants(others: Callable[[], Iterable[int]] = tuple) -> None:
+    """SIGTERM all that run below this process, and `others`, as if at one moment; stopped ones are woken, to act on it.
 
-    Parents first: a shell that sees its child die before its own signal comes goes on as if the child had failed.
+    They are stopped first, until nobody new is found: what a shell starts between being seen and being signalled would
+    otherwise get no signal, and run on without the shell. What somebody starts to clean up after SIGTERM gets none.
     """
-    table = processes()
-    found = descendants([os.getpid()], table) | (set(others) & set(table))
-    targets = [pid for pid in found if table[pid].state not in "ZX"]
-    for pid in sorted(targets, key=lambda pid: (table[pid].start_ticks, pid)):
-        send(pid, number)
-        if number is not signal.SIGKILL:
-            send(pid, signal.SIGCONT)
+    stopped: dict[int, None] = {}
+    end = time.monotonic() + _CHASE
+    while True:
+        table = processes()
+        found = descendants([os.getpid()], table) | (set(others()) & set(table))
+        fresh = [pid for pid in found if pid not in stopped and table[pid].state not in "ZX"]
+        # Parents first, each until it has stopped: those that wait for a child to stop (su does) must not see it.
+        for pid in sorted(fresh, key=lambda pid: (table[pid].start_ticks, pid)):
+            _stop(pid, end)
+            stopped[pid] = None
+        if not fresh or time.monotonic() > end:
+            break
+    for pid in stopped:
+        send(pid, signal.SIGTERM)
+    # Children first, for the same reason. By now their parents have signals of their own to act on, so a shell does not
+    # go on as if a child had failed.
+    for pid in reversed(stopped):
+        send(pid, signal.SIGCONT)
+
+
+def _stop(pid: int, until: float) -> None:
+    """SIGSTOP a process; it has stopped at the return, unless the kernel keeps it, or `until` (monotonic) is over.
+
+    Signals come in their own time: one that is in waitpid(2) looks at its children once more before its own.
+    """
+    send(pid, signal.SIGSTOP)
+    while (entry := process(pid)) is not None and entry.state in "RS" and time.monotonic() < until:
+        time.sleep(0.0002)
 
 
 def kill_rounds(find: Callable[[], Iterable[int]]) -> Iterable[int]:

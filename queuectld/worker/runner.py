@@ -186,7 +186,7 @@ class Attempt:
 
     def _terminate(self, kill_grace: float) -> None:
         self._phase = _Phase.TERMINATING
-        containment.signal_descendants(signal.SIGTERM, self._group.processes() if self._group else ())
+        containment.terminate_descendants(self._group.processes if self._group else tuple)
         self._deadline = time.monotonic() + kill_grace
 
     def kill(self) -> None:
