@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.harness import ROOT, processes_with, wait_for
+from tests.harness import PATIENCE, ROOT, processes_with, wait_for
 
 HOME, RUNTIME = "/home/ada", "/run/user/1000"
 """What the page calls the home and the runtime directory."""
@@ -97,6 +97,8 @@ class Shell:
         assert self._bash.stdout is not None
         self._bash.stdin.close()
         self._bash.stdout.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its last subshell ends before it, killed ones would not
+            self._bash.wait(PATIENCE)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._bash.pid, signal.SIGKILL)
         self._bash.wait()
