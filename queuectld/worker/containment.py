@@ -43,6 +43,12 @@ _STOP_FIRST_AFTER = 3
 _CHASE = 0.5
 """Seconds of one chase after children that fork and exit as fast as they can, at most."""
 
+_LOOKS = 10
+"""Looks for what is to get SIGTERM. Who forks and exits faster than that gets none: SIGKILL has to end it."""
+
+_NAPS = 1000
+"""How often these may wait for a process to stop, all together."""
+
 _QUIET = 0.003
 """Seconds without a new child after which a chase has caught them, or will not."""
 
@@ -160,17 +166,17 @@ def terminate_descendants(others: Callable[[], Iterable[int]] = tuple) -> None:
     otherwise get no signal, and run on without the shell. What somebody starts to clean up after SIGTERM gets none.
     """
     stopped: dict[int, None] = {}
-    end = time.monotonic() + _CHASE
-    while True:
+    naps = _NAPS
+    for _ in range(_LOOKS):
         table = processes()
         found = descendants([os.getpid()], table) | (set(others()) & set(table))
         fresh = [pid for pid in found if pid not in stopped and table[pid].state not in "ZX"]
+        if not fresh:
+            break
         # Parents first, each until it has stopped: those that wait for a child to stop (su does) must not see it.
         for pid in sorted(fresh, key=lambda pid: (table[pid].start_ticks, pid)):
-            _stop(pid, end)
+            naps -= _stop(pid, naps)
             stopped[pid] = None
-        if not fresh or time.monotonic() > end:
-            break
     for pid in stopped:
         send(pid, signal.SIGTERM)
     # Children first, for the same reason. By now their parents have signals of their own to act on, so a shell does not
@@ -179,14 +185,23 @@ def terminate_descendants(others: Callable[[], Iterable[int]] = tuple) -> None:
         send(pid, signal.SIGCONT)
 
 
-def _stop(pid: int, until: float) -> None:
-    """SIGSTOP a process; it has stopped at the return, unless the kernel keeps it, or `until` (monotonic) is over.
+def _stop(pid: int, naps: int) -> int:
+    """SIGSTOP a process, and wait until it has stopped, unless the kernel keeps it; how often it was waited for.
 
     Signals come in their own time: one that is in waitpid(2) looks at its children once more before its own.
+
+    Args:
+        pid: of the process.
+        naps: how often it is waited for at most, some tenths of a millisecond each. No time: on a machine that makes
+            this process wait too, it would be over without a look.
     """
     send(pid, signal.SIGSTOP)
-    while (entry := process(pid)) is not None and entry.state in "RS" and time.monotonic() < until:
+    for taken in range(naps):
+        entry = process(pid)
+        if entry is None or entry.state not in "RS":
+            return taken
         time.sleep(0.0002)
+    return naps
 
 
 def kill_rounds(find: Callable[[], Iterable[int]]) -> Iterable[int]:
@@ -353,12 +368,15 @@ class _LostTree:
         if self._group is not None:
             self._group.kill()
             roots.update(set(self._group.processes()) & set(table))
-        # Where some are found there is no need to look at all others yet.
-        return _living(roots, table) or _living(self._marked(table), table)
+        self.doubtful = False
+        if found := _living(roots, table):
+            return found  # no need to look at all others yet
+        if not self._marker and lock_is_free(self._lock):
+            return []  # it had no attempt: there is nothing else that anybody could carry
+        return _living(self._marked(table), table)
 
     def _marked(self, table: dict[int, Process]) -> set[int]:
         """Those that carry the marker or the lock. They are added to the table, and stopped before they are gone."""
-        self.doubtful = False
         found = set()
         for pid in _newest_first():
             known = self._strangers.get(pid)
