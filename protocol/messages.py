@@ -320,6 +320,8 @@ class AttachParams(_Params, frozen=True):
     """What it runs, when it comes back after a lost connection."""
     ended: AttemptResult | None = None
     """What ended while the connection was lost."""
+    exiting: bool = False
+    """Whether it was told to exit; by a daemon before this one, perhaps."""
 
 
 class AttachResult(_Result, frozen=True):

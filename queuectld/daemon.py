@@ -149,19 +149,20 @@ class _Daemon:
         self._group = group
         self._inherited = inherited
         mark = _running_mark(options.state_dir)
-        self._unclean = inherited is None and mark.exists()
+        self._unclean = mark.exists() if inherited is None else inherited.unclean
         with contextlib.suppress(OSError):  # no room for it: then a damage will be found when it is come upon
             mark.touch(mode=0o600)
         self._started_at = inherited.started_at if inherited else time.time()
         self._generation = inherited.generation if inherited else 0
         self._ending: asyncio.Future[Ending] | None = None
+        self._broken: asyncio.Future[None]
         self._skip = asyncio.Event()
         self._connections: list[tuple[int, bytes]] = []
         self._checking = False
 
     async def serve(self) -> Ending:
         loop = asyncio.get_running_loop()
-        self._ending = loop.create_future()
+        self._ending, self._broken = loop.create_future(), loop.create_future()
         clock, watchers, disk = Clock(), Watchers(), DiskSpace(self._options.state_dir)
         disk.keep_reserve()
         committer = Committer(self._store, self._storage_failed, disk.give_up_reserve)
@@ -235,7 +236,12 @@ class _Daemon:
             _say_ready(context, counts)
         ending = await self._ending
         if ending is Ending.STOP:
-            await self._stop(context, server)
+            # A store that fails meanwhile ends the waiting: nothing that it waits for could be stored any more.
+            stopping = asyncio.ensure_future(self._stop(context, server))
+            await asyncio.wait({stopping, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+            background.append(stopping)
+            if stopping.done():
+                stopping.result()
         elif ending is Ending.REEXECUTE:
             failpoints.hit("reexec.asked")
             sdnotify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=re-executing")
@@ -244,7 +250,8 @@ class _Daemon:
             task.cancel()
         supervisor.abandon()
         await committer.stop()
-        readers.close()
+        if self._broken.done():
+            ending = Ending.STORAGE_FAILED
         if ending is Ending.REEXECUTE:
             # Answers of what was committed last are written by now; what is still open is handed over as it was asked.
             await server.quiesce(QUIESCE)
@@ -253,6 +260,7 @@ class _Daemon:
             watchers.all_changed()
             server.close()
             await asyncio.sleep(0)
+        readers.close()  # not before: those who wait look again when what they wait for happens
         if ending is not Ending.STORAGE_FAILED:
             self._store.close()
         if ending is Ending.STOP:
@@ -292,6 +300,7 @@ class _Daemon:
             self._storage_failed(StorageFailed(f"the database is damaged: {'; '.join(findings)}"))
         else:
             log.info("no damage found in the database")
+            self._unclean = False
             # Only now: a damaged database might not know of jobs whose logs are all that is left.
             await retention.remove_strays()
 
@@ -344,6 +353,8 @@ class _Daemon:
 
     def _storage_failed(self, error: StorageError) -> None:
         log.critical("the storage failed, stopping; running jobs go on: %s", error)
+        if not self._broken.done():
+            self._broken.set_result(None)
         if self._ending is not None and not self._ending.done():
             self._ending.set_result(Ending.STORAGE_FAILED)
 
@@ -360,6 +371,7 @@ class _Daemon:
                 generation=self._generation + 1,
                 started_at=self._started_at,
                 descriptors=self._descriptors,
+                unclean=self._unclean,
                 umask=self._umask,
                 socket_identity=self._identity,
                 connections=self._connections,

@@ -483,8 +483,11 @@ class Connection(asyncio.Protocol):
     def hand_over(self) -> tuple[int, bytes] | None:
         """The descriptor, and what a successor has to read first: requests not answered, then what was read of others.
 
-        None for a worker (it attaches again) and for a peer that has not read its answers.
+        None for a worker (it attaches again) and for a peer that has not read its answers. No answer comes after it.
         """
+        for work in self._working:
+            if isinstance(work, asyncio.Task):
+                work.cancel()  # what it waits for may happen before the exec: its answer is the successor's to give
         if self._transport is None or self.worker is not None or self._transport.is_closing() or self.is_working:
             return None
         # A task that has just answered is taken off the list only later: asked again, it would be answered twice.
@@ -492,6 +495,7 @@ class Connection(asyncio.Protocol):
             line for work, (_, line) in self._working.items() if not (isinstance(work, asyncio.Task) and work.done())
         ]
         lines += [line for line in self._backlog if line is not None]
+        self._backlog.clear()
         waiting = b"".join(line + b"\n" for line in lines) + self._lines.rest
         return self._transport.get_extra_info("socket").fileno(), waiting
 

@@ -356,9 +356,11 @@ class Supervisor:
         Raises:
             ProtocolError: `not_found`; then none is stopped.
         """
-        handles = [self._find(worker) for worker in ids] if ids is not None else list(self._handles.values())
+        known = list(self._handles.values())
+        handles = known if ids is None else [self._find(worker) for worker in dict.fromkeys(ids)]
         stopped = [handle for handle in handles if not handle.retiring and not handle.ending]
-        self._desired = max(0, self._desired - len(stopped))
+        # All: also those that are being replaced, or wait for another try to start.
+        self._desired = 0 if ids is None else max(0, self._desired - len(stopped))
         for handle in handles:
             self._retire(handle)
             if now:
@@ -508,6 +510,7 @@ class Supervisor:
             handle.peer.close()
         peer.worker = params.worker
         handle.peer, handle.greeted = peer, False
+        handle.retiring = handle.retiring or params.exiting
         handle.was_attached = True
         handle.last_seen = time.monotonic()
         self._throttle = self._throttle.after_success()
@@ -553,6 +556,7 @@ class Supervisor:
             self._tell_end(handle, Outcome.INTERRUPTED)
         if handle.retiring:
             self._tell_exit(handle)
+        self._fill_pool()  # who goes was not known before
         self.wake()
 
     async def finish(self, peer: Peer, result: AttemptResult) -> FinishResult:
@@ -814,8 +818,10 @@ class Supervisor:
         busy = [handle.record.id for handle in members if handle.running]
         idle = [handle.record.id for handle in members if not handle.running]
         todo = pool.plan(self._desired, busy, idle, self._throttle, now)
-        for worker in todo.retire:
-            self._retire(self._handles[worker])
+        if not any(handle.was_attached and handle.peer is None for handle in members):
+            # Else one that is away may have been told to go by a daemon before this one: it says so when it is back.
+            for worker in todo.retire:
+                self._retire(self._handles[worker])
         started = []
         for _ in range(todo.start):
             worker_id = self._spawn()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
+
+import msgspec
 
 from protocol.errors import ProtocolError
 from protocol.jobs import Attempt
@@ -30,13 +33,15 @@ async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
     try:
         while True:
             changed.clear()
-            job, attempt = await context.readers.run(lambda reader: _look(reader, number, params))
+            job, attempt = await context.readers.run(functools.partial(_look, number=number, params=params))
             if attempt is None:
                 if not params.follow or operations.is_ended(job.state):
                     return JobLogs(attempt=None, offset=0, next=0, end=True, text="")
                 context.refuse_when_stopped()
                 await changed.wait()
                 continue
+            # The newest at the first look, not at each: a retry has a log of its own.
+            params = msgspec.structs.replace(params, attempt=attempt.number)
             path = log_path(context.about.state_dir, number, attempt.number)
             if watch is None and params.follow and attempt.outcome is None:
                 try:

@@ -64,6 +64,7 @@ class Process(NamedTuple):
 
     pid: int
     state: str
+    """Z of a process all of which is dead; D of one whose first thread alone is, for which the kernel says Z too."""
     parent: int
     session: int
     start_ticks: int
@@ -96,7 +97,8 @@ def process(pid: int) -> Process | None:
         raise
     # The command's name stands in parentheses and may itself hold any byte: what follows the last one counts.
     fields = line[line.rindex(b")") + 2 :].split()
-    return Process(pid, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
+    state = "D" if fields[0] == b"Z" and int(fields[17]) > 1 else fields[0].decode()
+    return Process(pid, state, int(fields[1]), int(fields[3]), int(fields[19]))
 
 
 def processes() -> dict[int, Process]:
@@ -145,8 +147,8 @@ def descendants(roots: Collection[int], table: dict[int, Process]) -> set[int]:
     return found - set(roots)
 
 
-def send(pid: int, number: signal.Signals) -> None:
-    """Signal one process; one that is gone is fine. Never a group, never everybody.
+def send(pid: int, number: signal.Signals) -> bool:
+    """Signal one process; whether it could be: one that is gone is fine. Never a group, never everybody.
 
     Raises:
         ValueError: for a pid that kill(2) would take for a group or for all processes, and for init.
@@ -157,6 +159,8 @@ def send(pid: int, number: signal.Signals) -> None:
     # proof waits for its end.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
+        return True
+    return False
 
 
 def terminate_descendants(others: Callable[[], Iterable[int]] = tuple) -> None:
@@ -195,7 +199,8 @@ def _stop(pid: int, naps: int) -> int:
         naps: how often it is waited for at most, some tenths of a millisecond each. No time: on a machine that makes
             this process wait too, it would be over without a look.
     """
-    send(pid, signal.SIGSTOP)
+    if not send(pid, signal.SIGSTOP):
+        return 0
     for taken in range(naps):
         entry = process(pid)
         if entry is None or entry.state not in "RS":

@@ -231,7 +231,9 @@ class Worker:
             lease = self._attempt.lease
             running = AttemptRef(lease.job, lease.attempt, lease.token)
         self._carried = self._untold
-        self._call("worker.attach", AttachParams(worker=self._id, running=running, ended=self._untold))
+        self._call(
+            "worker.attach", AttachParams(worker=self._id, running=running, ended=self._untold, exiting=self._exiting)
+        )
 
     def _disconnect(self) -> None:
         if self._connection is not None:

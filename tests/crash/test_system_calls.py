@@ -94,6 +94,35 @@ def test_a_commit_that_failed_is_never_acknowledged(directory: Path, call: str, 
         daemon.clean_up()
 
 
+@needs_strace
+def test_a_disk_that_fails_during_a_stop_ends_it_at_once_and_uncleanly(directory: Path) -> None:
+    daemon, witness = Daemon(directory), Witness(directory)
+    try:
+        _start(daemon)
+        daemon.call("config.set", key="shutdown_timeout", value=3600)
+        daemon.call("job.enqueue", jobs=[witness.gated("running"), witness.gated("other")])
+        daemon.call("worker.start", count=1)
+        witness.wait_begun("running")
+        witness.wait_begun("other")
+        os.kill(daemon.pid, signal.SIGTERM)
+        wait_for(lambda: daemon.call("server.info")["stopping"], "the daemon to be stopping")
+        with attached(daemon.pid, command(daemon, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO")):
+            witness.open_gate("running")
+            assert daemon.process is not None
+            assert daemon.process.wait(PATIENCE) == 1, "without waiting for the other one"
+        witness.open_gate("other")
+        wait_for(lambda: witness.count("end", "other"), "the other job to end while no daemon runs")
+        daemon.start()
+        wait_for(lambda: "the last stop was not clean" in daemon.log.read_text(), "the database to be checked")
+        for job_id in ("running", "other"):
+            daemon.wait_state(job_id, "completed")
+        check_jobs(daemon, witness, lost=0)
+        assert daemon.stop() == 0
+        check_left(daemon)
+    finally:
+        daemon.clean_up()
+
+
 class TracedDaemon(Daemon):
     """A daemon that was started by strace; `pid` is strace's."""
 

@@ -222,6 +222,72 @@ def test_connections_go_on_after_it(single: Daemon, directory: Path) -> None:
             assert closed.receive()["result"]["jobs"][0]["state"] == "completed"
 
 
+def test_who_waits_is_answered_once_however_often_it_reexecutes(pool: Daemon) -> None:
+    """What is waited for happens at every moment of it: a waiting request is its successor's, or was answered."""
+    stop, faults = threading.Event(), list[object]()
+
+    def ask(wire: Wire, method: str, **params: Any) -> Any:
+        number = wire.send(method, **params)
+        reply = wire.receive()
+        if reply.get("id") != number:
+            faults.append(("answered again", reply))
+            stop.set()
+        if "error" in reply:
+            faults.append(reply["error"])
+            stop.set()
+        return reply.get("result", {})
+
+    def follow() -> None:
+        offset = 0
+        with pool.wire() as wire:
+            while not stop.is_set():
+                offset = ask(wire, "job.logs", id="chatty", attempt=1, offset=offset, follow=True).get("next", offset)
+
+    def wait() -> None:
+        with pool.wire() as wire:
+            while not stop.is_set():
+                ask(wire, "job.wait", ids=ask(wire, "job.enqueue", jobs=[{"command": "true"}]).get("ids", ["chatty"]))
+
+    pool.enqueue("while :; do echo line; sleep 0.01; done", id="chatty")
+    pool.wait_state("chatty", "processing")
+    threads = [threading.Thread(target=asks) for asks in (follow, follow, follow, wait, wait)]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        reexecute(pool)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert "Traceback" not in pool.log.read_text()
+
+
+@pytest.mark.parametrize("how", ["SIGHUP", "SIGKILL"])
+def test_a_worker_that_was_told_to_stop_is_the_one_that_goes_over_it(
+    make_daemon: Callable[..., Daemon], directory: Path, how: str
+) -> None:
+    pool = make_daemon().start()
+    pool.call("worker.start", count=2)
+    gates = [directory / "gate0", directory / "gate1"]
+    for number, gate in enumerate(gates):
+        pool.enqueue(gated(gate), id=f"job{number}")
+    pool.wait_workers(2, "busy")
+    stays, goes = sorted(pool.workers(), key=lambda worker: worker["job"])
+    assert pool.call("worker.stop", ids=[goes["id"]])["desired"] == 1
+    if how == "SIGHUP":
+        reexecute(pool)
+    else:
+        pool.kill()
+        pool.start()
+    wait_for(lambda: all(worker["state"] != "detached" for worker in pool.workers()), "both to be back")
+    assert {worker["id"]: worker["state"] for worker in pool.workers()} == {stays["id"]: "busy", goes["id"]: "stopping"}
+    gates[1].touch()
+    wait_for(lambda: [worker["id"] for worker in pool.workers()] == [stays["id"]], "it to be gone")
+    gates[0].touch()
+    job = pool.wait_state(pool.enqueue("true"), "completed")
+    assert [attempt["worker"] for attempt in job["history"]] == [stays["id"]]
+
+
 def test_two_sighups_at_once(single: Daemon, directory: Path) -> None:
     gate = directory / "gate"
     job_id = single.enqueue(gated(gate))

@@ -145,6 +145,24 @@ def test_follow_of_a_later_attempt_waits_for_it_or_for_the_end(single: Daemon) -
     assert (answer["attempt"], answer["end"]) == (None, True)
 
 
+def test_follow_of_the_newest_attempt_ends_with_it(single: Daemon, directory: Path) -> None:
+    """However soon the next one begins."""
+    command = (
+        f"echo attempt $QUEUECTL_ATTEMPT; until test -e {directory}/gate$QUEUECTL_ATTEMPT; do sleep 0.01; done; exit 1"
+    )
+    single.enqueue(command, id="again", max_retries=2)
+    wait_for(lambda: single.output("again"), "its first output")
+    offset = len("attempt 1\n")
+    with single.wire() as wire:
+        wire.send("job.logs", id="again", offset=offset, follow=True)
+        assert wire.call("server.info")
+        (directory / "gate1").touch()
+        wait_for(lambda: single.job("again")["attempts"] == 2, "the second attempt")
+        piece = wire.receive()["result"]
+    assert (piece["attempt"], piece["text"], piece["end"]) == (1, "", True)
+    (directory / "gate2").touch()
+
+
 def test_follow_of_a_job_that_is_cancelled_before_it_began(daemon: Daemon) -> None:
     job_id = daemon.enqueue("true")
     with daemon.wire() as wire:

@@ -76,6 +76,25 @@ def test_stop_by_id_leaves_the_others(pool: Daemon) -> None:
     assert [one["state"] for one in pool.workers()] == ["idle"]
 
 
+def test_stop_of_one_that_is_named_twice(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon().start("--workers", "3")
+    first, *others = [worker["id"] for worker in daemon.wait_workers(3)]
+    assert daemon.call("worker.stop", ids=[first, first]) == {"ids": [first], "desired": 2}
+    wait_for(lambda: [worker["id"] for worker in daemon.workers()] == others, "it to be gone")
+    assert daemon.call("worker.list")["desired"] == 2
+
+
+def test_stop_of_workers_that_can_not_start(daemon: Daemon) -> None:
+    """None of them is there, but another try is due."""
+    (daemon.state_dir / "workers").rename(daemon.state_dir / "away")
+    daemon.call("worker.start", count=2)
+    wait_for(lambda: daemon.log.read_text().count("can't start") >= 2 and not daemon.workers(), "them to fail")
+    assert daemon.call("worker.stop") == {"ids": [], "desired": 0}
+    (daemon.state_dir / "away").rename(daemon.state_dir / "workers")
+    assert daemon.call("worker.start", count=1)["desired"] == 1
+    wait_for(lambda: len(daemon.workers()) == 1, "one worker, and not three")
+
+
 def test_stop_now_puts_the_job_back_and_does_not_count_the_attempt(single: Daemon, directory: Path) -> None:
     job_id = single.enqueue(family(directory / "pids"), max_retries=1)
     pids = pids_in(directory / "pids", 3)

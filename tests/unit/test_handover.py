@@ -25,7 +25,7 @@ def given(descriptors: list[int], waiting: bytes = b"") -> Handover:
     lock, listener, first, second, _ = descriptors
     return Handover(
         lock=lock, listener=listener, generation=3, started_at=1_700_000_000.25, descriptors=1024, umask=0o022,
-        socket_identity=(7, 8), connections=[(first, waiting), (second, b"")],
+        socket_identity=(7, 8), connections=[(first, waiting), (second, b"")], unclean=True,
     )  # fmt: skip
 
 

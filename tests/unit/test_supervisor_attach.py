@@ -118,6 +118,15 @@ def test_an_end_that_is_asked_for_meanwhile_is_told_after_the_answer(tmp_path: P
     assert (before, after) == ([], ["attempt.end", "worker.exit"])
 
 
+def test_one_that_was_told_to_exit_by_an_earlier_daemon_is_told_again(tmp_path: Path, worker: WorkerRecord) -> None:
+    async def look(supervisor: Supervisor) -> None:
+        assert [one.state for one in supervisor.workers()] == ["stopping"]
+
+    answer, before, after = attach_and(tmp_path, worker, AttachParams(worker="w1", exiting=True), look)
+    assert answer.lease is not None
+    assert (before, after) == ([], ["worker.exit"])
+
+
 def test_changed_settings_are_in_the_answer(tmp_path: Path, worker: WorkerRecord) -> None:
     async def change(supervisor: Supervisor) -> None:
         supervisor.settings_changed()

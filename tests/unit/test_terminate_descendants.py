@@ -103,3 +103,27 @@ for turn in range(20):
         tmp_path,
         watcher,
     )
+
+
+def test_one_whose_first_thread_has_ended_is_alive() -> None:
+    """As a Go or C program whose `main` has called pthread_exit(3): the kernel shows it as a zombie."""
+    program = """
+import ctypes, threading, time
+def go_on():
+    while True:
+        time.sleep(600)
+threading.Thread(target=go_on).start()
+SYS_exit = {"x86_64": 60, "aarch64": 93}[__import__("platform").machine()]
+ctypes.CDLL(None).syscall(SYS_exit, 0)
+"""
+    run(
+        """
+for end in (containment.terminate_descendants, containment.kill_descendants):
+    pid = start(sys.executable, "-c", sys.argv[1])
+    while b") Z " not in open(f"/proc/{pid}/stat", "rb").read():
+        time.sleep(0.01)
+    end()
+    collect()
+""",
+        program,
+    )
