@@ -23,7 +23,7 @@ LOG_TAIL = 4096
 HINT = "hint: "
 ANOTHER = "another "
 """What the daemon's refusal begins with where another one has the state directory or the socket."""
-WINNER_SECONDS = 5.0
+WINNER_SECONDS = 30.0
 """How long such another one is waited for: it may listen in a moment, or never, at another socket."""
 
 
@@ -65,12 +65,12 @@ def start(socket: Path | None, state_dir: Path | None, options: Sequence[str]) -
         if info is not None and info.pid == process.pid:
             return info, True
         if process.poll() is not None:
-            # Somebody else may have started one in the same moment, and won; it has the lock before it listens.
-            if info is None:
-                info = _ask(listening)
+            # Somebody else may have started one in the same moment, and won; it has the lock before it listens, and
+            # writes to the same log: what that says is read before it is asked, or it may say just now "ready".
+            failure = _failure(log, begin, process.returncode)
+            info = _ask(listening)
             if info is not None:
                 return _same(info, listening, state_dir), False
-            failure = _failure(log, begin, process.returncode)
             if ANOTHER not in str(failure) or time.monotonic() > give_up_at:
                 raise failure
         else:

@@ -39,8 +39,11 @@ from queuectld.worker import cgroups, containment, exit_records
 from queuectld.worker.log_files import LogFiles
 from queuectld.worker.runner import Attempt, Surroundings, clean_environment
 
-IDLE_PATIENCE = 10.0
-"""Seconds that a worker without a job waits for its daemon to come back: long enough for a re-execution in place."""
+IDLE_PATIENCE = 30.0
+"""Seconds that a worker without a job waits for its daemon to come back: long enough for one that is started again.
+
+It may have been given a job that it never heard of; gone too soon, it would count as lost with it.
+"""
 
 REPORT_PATIENCE = 60.0
 """Seconds that a worker with an untold outcome waits; after that the exit record alone has to tell it."""

@@ -138,11 +138,16 @@ class Trial:
     def worker_pid(self, job_id: str) -> int:
         return self.daemon.worker_of(job_id)
 
+    def _worker_pids(self) -> set[int]:
+        return set(processes_with("\0queuectld.worker\0")) & set(processes_with(str(self.daemon.state_dir)))
+
     def finish(self, *job_ids: str, lost: int | None = 0) -> dict[str, dict[str, Any]]:
         """Everything ends as it must; then the daemon stops, and nothing is left of it."""
         for job_id in job_ids:
             self.daemon.wait_state(job_id, "completed", "dead", "cancelled")
         jobs = check_jobs(self.daemon, self.witness, lost=lost)
+        # One that a daemon had started and not recorded when it died ends by itself.
+        wait_for(lambda: self._worker_pids() <= {worker["pid"] for worker in self.daemon.workers()}, "strangers to go")
         assert self.daemon.stop() == 0
         assert processes_with(str(self.daemon.directory)) == []
         check_left(self.daemon)

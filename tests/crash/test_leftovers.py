@@ -54,16 +54,15 @@ def test_workers_and_attempts_that_end_in_order_leave_no_files(pool: Daemon) -> 
 
 def test_a_worker_has_time_to_come_back_however_short_its_heartbeats_are(single: Daemon) -> None:
     """Found by the kill storm: it tries once a second, and was taken for silent before it had."""
+    job = single.enqueue("sleep 3; exit 7", max_retries=1)
+    worker = single.worker_of(job)
+    os.kill(worker, signal.SIGSTOP)
     single.call("config.set", key="heartbeat_interval", value=0.1)
     single.call("config.set", key="heartbeat_timeout", value=0.5)
-    job = single.enqueue("sleep 3; exit 7", max_retries=1)
-    single.wait_state(job, "processing")
-    (worker,) = single.wait_workers(1, "busy")
     single.kill()
-    os.kill(worker["pid"], signal.SIGSTOP)
     began = time.monotonic()
     single.start()
     wait_for(lambda: time.monotonic() > began + 2, "four timeouts to pass")
-    os.kill(worker["pid"], signal.SIGCONT)
+    os.kill(worker, signal.SIGCONT)
     ended = single.wait_state(job, "dead")
     assert [(attempt["outcome"], attempt["exit_code"]) for attempt in ended["history"]] == [("failed", 7)]

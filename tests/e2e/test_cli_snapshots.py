@@ -38,7 +38,7 @@ COMMANDS = {
 
 VARYING = (
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "<time>"),
-    (re.compile(r"\b(now|(in )?\d+ [smhd]( ago)?|\d+\.\d+ s)(?![\w.])"), "<span>"),
+    (re.compile(r"\b(now|(in )?\d+ [smhd]( \d+ [smhd])?( ago)?|\d+\.\d+ s)(?![\w.])"), "<span>"),
     (re.compile(r"\bw[0-9a-f]{6}\b"), "<worker>"),
     (re.compile(r"(?m)(?<=PID )\d+|(?<=^<worker>  ) *\d+"), "<pid>"),
     (re.compile(r"(?m)^(Containment: |containment: +).*"), r"\1<how>"),

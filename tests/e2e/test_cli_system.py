@@ -57,7 +57,7 @@ def test_status_for_people(single: Daemon, directory: Path) -> None:
 
 def test_status_for_programs(single: Daemon, directory: Path) -> None:
     single.enqueue(f"until [ -e {directory}/go ]; do sleep 0.02; done", id="running")
-    single.wait_state("running", "processing")
+    single.worker_of("running")
     [status] = objects(single.queuectl("status", "--json").stdout)
     assert list(status) == ["counts", "workers", "daemon"]
     assert list(status["counts"]) == STATES
@@ -142,7 +142,7 @@ def test_workers_are_started_listed_and_stopped(daemon: Daemon) -> None:
     first, second = started.groups()
     said = daemon.queuectl("worker", "stop", first).stdout
     assert said == f"Stopping 1 worker after the current job of each: {first}\n"
-    daemon.wait_workers(2)
+    wait_for(lambda: len(daemon.workers()) == 2, "it to be gone")
     assert daemon.queuectl("worker", "stop", second, "--wait").stdout == f"Stopped 1 worker: {second}\n"
     [left] = daemon.workers()
     assert daemon.queuectl("worker", "stop", "--wait").stdout == f"Stopped 1 worker: {left['id']}\n"
@@ -357,7 +357,11 @@ def test_a_backup_that_can_not_be_written(daemon: Daemon, directory: Path) -> No
 
 
 def complete(daemon: Daemon, line: str) -> list[str]:
-    """What the shell is offered at the end of a line."""
+    """What the shell is offered at the end of a line: the first offer of any, since a slow daemon is not waited for."""
+    return wait_for(lambda: _offered(daemon, line), "something to be offered")
+
+
+def _offered(daemon: Daemon, line: str) -> list[str]:
     words = line.split(" ")
     environment = {"_QUEUECTL_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
     done = subprocess.run(
@@ -391,8 +395,8 @@ def test_ids_states_and_names_are_completed_from_the_daemon(single: Daemon) -> N
 def test_bash_completes_with_the_script(daemon: Daemon) -> None:
     daemon.enqueue("true", id="an-id")
     script = (
-        'eval "$(queuectl completion bash)"; complete -p queuectl; '
-        'COMP_WORDS=(queuectl show an); COMP_CWORD=2; _queuectl_completion queuectl; echo "${COMPREPLY[@]}"'
+        'eval "$(queuectl completion bash)"; complete -p queuectl; COMP_WORDS=(queuectl show an); COMP_CWORD=2; '
+        'until [[ ${COMPREPLY[@]} ]]; do _queuectl_completion queuectl; done; echo "${COMPREPLY[@]}"'
     )
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-c", script],

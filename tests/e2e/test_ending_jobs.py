@@ -82,6 +82,7 @@ def test_a_stopped_job_is_cancelled_too(single: Daemon, directory: Path) -> None
 
 
 def test_a_job_that_exits_0_on_sigterm_of_a_cancel_has_its_end_told_once(single: Daemon, directory: Path) -> None:
+    single.call("config.set", key="kill_grace", value=60)
     gate = directory / "ready"
     job_id = single.enqueue(f"trap 'exit 0' TERM; touch {gate}; while :; do sleep 0.05; done")
     wait_for(gate.exists, "the trap")
@@ -162,19 +163,19 @@ def test_cancel_and_retry_in_a_loop_runs_nothing_twice_at_the_same_time(pool: Da
 
 
 def test_a_timeout_ends_the_attempt_which_is_then_retried(single: Daemon, directory: Path) -> None:
-    job_id = single.enqueue(tree(directory / "pids"), timeout=0.3, max_retries=2)
+    job_id = single.enqueue(tree(directory / "pids"), timeout=2.5, max_retries=2)
     job = single.wait_state(job_id, "dead")
     assert [attempt["outcome"] for attempt in job["history"]] == ["timeout", "timeout"]
-    assert "0.3" in job["error"]
+    assert "2.5" in job["error"]
     assert job["exit_code"] == 128 + signal.SIGTERM
     for attempt in job["history"]:
-        assert seconds(attempt["ended_at"]) - seconds(attempt["started_at"]) >= 0.29
+        assert seconds(attempt["ended_at"]) - seconds(attempt["started_at"]) >= 2.49
     assert not [pid for pid in pids_in(directory / "pids", 1) if is_running(pid)]
 
 
 def test_a_timeout_of_a_job_that_ignores_sigterm(single: Daemon, directory: Path) -> None:
     single.call("config.set", key="kill_grace", value=0.2)
-    job_id = single.enqueue(tree(directory / "pids", ignore=True), timeout=0.3, max_retries=1)
+    job_id = single.enqueue(tree(directory / "pids", ignore=True), timeout=3, max_retries=1)
     job = single.wait_state(job_id, "dead")
     assert (job["history"][0]["outcome"], job["history"][0]["signal"]) == ("timeout", signal.SIGKILL)
     assert not [pid for pid in pids_in(directory / "pids", 1) if is_running(pid)]
@@ -217,12 +218,14 @@ def test_what_a_finished_main_process_left_behind_is_ended(single: Daemon, direc
 
 
 def test_a_cancel_while_only_leftovers_are_there_does_not_change_the_outcome(single: Daemon, directory: Path) -> None:
-    single.call("config.set", key="kill_grace", value=1.5)
-    left = f"setsid sh -c 'trap \"\" TERM; echo $$ >> {directory}/pids; while :; do sleep 0.05; done' &"
+    single.call("config.set", key="kill_grace", value=60)
+    gate = directory / "gate"
+    left = f"setsid sh -c 'trap \"\" TERM; echo $$ >> {directory}/pids; until test -e {gate}; do sleep 0.05; done' &"
     job_id = single.enqueue(f"{left} until test -s {directory}/pids; do sleep 0.01; done; echo $$ > {directory}/main")
     (main,) = pids_in(directory / "main", 1)
     wait_for(lambda: not is_running(main), "the main process to end")
     cancel(single, job_id)
+    gate.touch()
     assert single.wait_state(job_id, "completed", "cancelled")["state"] == "completed"
 
 

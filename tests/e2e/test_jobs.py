@@ -257,6 +257,7 @@ def test_the_delay_before_a_retry(
     wait_for(lambda: single.job(job_id)["attempts"] == attempts, "the attempt that counts")
     for key, value in (("backoff_max", limit), ("backoff_jitter", jitter), ("backoff_base", base)):
         single.call("config.set", key=key, value=value)
+    single.call("worker.stop")  # after this attempt: the one after the delay must not come before the look at it
     gate.touch()
     job = single.wait_state(job_id, "failed")
     assert job["attempts"] == attempts
@@ -301,8 +302,10 @@ def test_one_worker_runs_by_priority_then_run_at_then_enqueueing(daemon: Daemon,
 def test_an_earlier_run_at_goes_before_an_earlier_enqueueing(single: Daemon, directory: Path) -> None:
     trace, gate = directory / "trace", directory / "gate"
     single.enqueue(f"until test -e {gate}; do sleep 0.01; done", priority=9)
-    single.enqueue(f"echo late >> {trace}", id="late", delay=0.2)
-    single.enqueue(f"echo soon >> {trace}", id="soon", delay=0.1)
+    # In one request, whose jobs share one moment.
+    late = {"id": "late", "command": f"echo late >> {trace}", "delay": 0.2}
+    soon = {"id": "soon", "command": f"echo soon >> {trace}", "delay": 0.1}
+    single.call("job.enqueue", jobs=[late, soon])
     wait_for(lambda: time.time() > seconds(single.job("late")["run_at"]), "both to be due")
     gate.touch()
     single.call("job.wait", ids=["late", "soon"])
@@ -310,12 +313,12 @@ def test_an_earlier_run_at_goes_before_an_earlier_enqueueing(single: Daemon, dir
 
 
 def test_a_delayed_job_waits_and_does_not_hold_up_others(single: Daemon) -> None:
-    late = single.enqueue("true", delay=0.5, priority=10)
-    soon = single.enqueue("true")
+    jobs = [{"command": "true", "delay": 3, "priority": 10}, {"command": "true"}]
+    late, soon = single.call("job.enqueue", jobs=jobs)["ids"]
     job = single.wait_state(late, "completed")
     assert seconds(single.job(soon)["history"][0]["started_at"]) < seconds(job["run_at"])
     assert seconds(job["history"][0]["started_at"]) >= seconds(job["run_at"])
-    assert seconds(job["run_at"]) - seconds(job["created_at"]) == pytest.approx(0.5, abs=0.001)
+    assert seconds(job["run_at"]) - seconds(job["created_at"]) == pytest.approx(3, abs=0.001)
 
 
 # --- retry and the dead letter queue --------------------------------------------------------------------------------

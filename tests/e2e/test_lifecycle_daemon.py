@@ -388,7 +388,7 @@ def test_running_jobs_survive_the_daemon(pool: Daemon, directory: Path) -> None:
     summaries = pool.call("job.wait", ids=[*ids, waiting])["jobs"]
     assert [(one["state"], one["exit_code"]) for one in summaries] == [("completed", 0), ("dead", 9), ("completed", 0)]
     assert [pool.job(job_id)["attempts"] for job_id in ids] == [1, 1]
-    assert list((pool.state_dir / "exits").iterdir()) == []
+    wait_for(lambda: not list((pool.state_dir / "exits").iterdir()), "no exit record to be left")
 
 
 def test_a_job_that_ended_while_no_daemon_ran(single: Daemon, directory: Path) -> None:
@@ -468,12 +468,12 @@ def test_a_cancel_while_the_worker_is_away_reaches_it(single: Daemon, directory:
 
 
 def test_a_worker_that_never_comes_back_is_ended(single: Daemon, directory: Path) -> None:
-    single.call("config.set", key="heartbeat_interval", value=0.2)
-    single.call("config.set", key="heartbeat_timeout", value=1)
     job_id = single.enqueue(f"test $QUEUECTL_ATTEMPT = 2 || {{ {family(directory / 'pids')}; }}")
     pids = pids_in(directory / "pids", 3)
     worker = single.worker_of(job_id)
     os.kill(worker, signal.SIGSTOP)
+    single.call("config.set", key="heartbeat_interval", value=0.2)
+    single.call("config.set", key="heartbeat_timeout", value=1)
     single.kill()
     single.start()
     assert single.wait_state(job_id, "completed")["history"][0]["outcome"] == "lost"

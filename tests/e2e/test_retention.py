@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -38,7 +39,9 @@ def ids_of(daemon: Daemon, state: str | None = None) -> set[str]:
 
 
 def logs_of(daemon: Daemon) -> set[str]:
-    return {path.name for path in (daemon.state_dir / "logs").rglob("*.log")}
+    # Not rglob: it does not bear that a directory is removed meanwhile.
+    found = [name for _, inner, names in os.walk(daemon.state_dir / "logs") for name in (*inner, *names)]
+    return {name for name in found if name.endswith(".log")}
 
 
 def gone(daemon: Daemon, job_id: str) -> bool:

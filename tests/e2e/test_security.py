@@ -66,6 +66,7 @@ def test_nobody_else_may_read_or_write_what_a_careless_starter_left(careless: Da
     with umask(0):
         careless.start()
     careless.call("server.backup", path=str(careless.directory / "copy.db"))
+    wait_for(lambda: not list((careless.state_dir / "exits").iterdir()), "the exit record to be taken")
     found = {path: mode(path) for path in [careless.state_dir, *careless.state_dir.rglob("*")]}
     names = {path.name for path in found}
     assert {"queue.db", "queue.db-wal", "queue.db-shm", "daemon.lock", "running", "reserve", "1.1.log"} <= names
@@ -389,7 +390,7 @@ def test_an_exit_record_is_not_written_through_a_link(single: Daemon, directory:
     precious.write_text("precious")
     (single.state_dir / "exits" / "1.1.tmp").symlink_to(precious)
     job_id = single.enqueue(f"until test -e {directory}/gate; do sleep 0.01; done; exit 5", max_retries=1)
-    single.wait_state(job_id, "processing")
+    single.worker_of(job_id)
     single.kill()
     (directory / "gate").touch()
     wait_for((single.state_dir / "exits" / "1.1.json").exists, "the exit record")

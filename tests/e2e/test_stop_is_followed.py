@@ -26,6 +26,7 @@ def answer(asked: tuple[object, object]) -> dict[str, object]:
 
 
 def test_an_attempt_that_ends_in_time_is_told_to_who_waits(pool: Daemon, directory: Path) -> None:
+    pool.call("config.set", key="shutdown_timeout", value=60)
     gate = directory / "gate"
     job = pool.enqueue(f"echo one; while [ ! -e {gate} ]; do sleep 0.02; done; echo two")
     pending = pool.enqueue("true", delay=1000)

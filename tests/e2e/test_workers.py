@@ -119,7 +119,7 @@ def test_stop_now_of_a_job_that_ignores_sigterm(single: Daemon, directory: Path)
 def test_stop_now_while_jobs_come_and_go(pool: Daemon) -> None:
     """However the stop meets a finish that carries the next attempt, workers stop at once and no job is lost."""
     pool.call("config.set", key="kill_grace", value=30)
-    ids = pool.call("job.enqueue", jobs=[{"command": "true"}] * 300 + [{"command": "sleep 3"}] * 2)["ids"]
+    ids = pool.call("job.enqueue", jobs=[{"command": "true"}] * 300 + [{"command": "sleep 600"}] * 2)["ids"]
     for _ in range(8):
         pool.call("worker.stop", now=True)
         wait_for(lambda: not pool.workers(), "the workers to be gone", patience=20)
@@ -267,12 +267,12 @@ def impatient(daemon: Daemon) -> None:
 
 
 def test_a_stopped_worker_is_killed_with_its_job_and_replaced(single: Daemon, directory: Path) -> None:
-    impatient(single)
     pids = directory / "pids"
     job_id = single.enqueue(f"test $QUEUECTL_ATTEMPT = 2 || {{ {family(pids)}; }}")
     first = pids_in(pids, 3)
     worker = single.worker_of(job_id)
     os.kill(worker, signal.SIGSTOP)
+    impatient(single)
     job = single.wait_state(job_id, "completed")
     assert [one["outcome"] for one in job["history"]] == ["lost", "completed"]
     assert not [pid for pid in [worker, *first] if is_running(pid)]

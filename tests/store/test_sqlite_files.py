@@ -635,9 +635,11 @@ class TestBounds:
             for thread in readers:
                 thread.join()
         assert failed == []
-        # 600 commits of some 20 pages each were written; without a checkpoint the log would be about 50 MiB.
-        put(sqlite, new_job("last"))
-        assert (tmp_path / "queue.db-wal").stat().st_size < 32 * 1024 * 1024
+        # 600 commits of some 20 pages each were written; without a checkpoint the log would be about 50 MiB. Where a
+        # reader was held up in its snapshot, it was longer for a while, and is cut when it is begun anew.
+        for k in range(3):
+            put(sqlite, new_job(f"last{k}"))
+        assert (tmp_path / "queue.db-wal").stat().st_size <= 32 * 1024 * 1024
 
     def test_a_log_that_grew_is_cut_back(self, sqlite: SqliteStore, tmp_path: Path) -> None:
         log = tmp_path / "queue.db-wal"
