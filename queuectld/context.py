@@ -39,6 +39,7 @@ class Context:
         settings: those in force; replaced as a whole after a change is committed.
         stopping: a stop was asked for: nothing new is taken.
         stopped: and all attempts have ended: nothing will happen any more that could be waited for.
+        ending: and all was answered that could be in time: what is still at work is to give up. Before an exec, too.
     """
 
     about: About
@@ -52,6 +53,7 @@ class Context:
     settings: Settings
     stopping: bool = False
     stopped: bool = False
+    ending: bool = False
 
     def refuse_when_stopped(self) -> None:
         """For who waits: until then, what runs may still end.

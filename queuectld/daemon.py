@@ -231,7 +231,7 @@ class _Daemon:
         supervisor.wake()
         background = [asyncio.ensure_future(_watchdog(context)), asyncio.ensure_future(retention.run())]
         if self._unclean:
-            background.append(asyncio.ensure_future(self._after_unclean_stop(readers, retention)))
+            background.append(asyncio.ensure_future(self._after_unclean_stop(context)))
         if not self._ending.done():
             _say_ready(context, counts)
         ending = await self._ending
@@ -246,6 +246,7 @@ class _Daemon:
             failpoints.hit("reexec.asked")
             sdnotify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=re-executing")
             await server.quiesce(QUIESCE)
+        context.ending = True
         for task in background:
             task.cancel()
         supervisor.abandon()
@@ -281,16 +282,16 @@ class _Daemon:
         if self._skip.is_set():
             os.kill(os.getpid(), signal.SIGTERM)  # a stop that was asked for meanwhile is the successor's to carry out
 
-    async def _after_unclean_stop(self, readers: Readers, retention: Retention) -> None:
+    async def _after_unclean_stop(self, context: Context) -> None:
         """Beside the work. SQLite survives those, the hardware below it not always."""
 
         def check() -> list[str]:
             try:
-                reader = readers.make()
+                reader = context.readers.make()
             except StorageError as error:
                 return [str(error)]
             try:
-                return reader.integrity_check(INTEGRITY_PATIENCE)
+                return reader.integrity_check(INTEGRITY_PATIENCE, lambda: context.ending)
             finally:
                 reader.close()
 
@@ -302,7 +303,7 @@ class _Daemon:
             log.info("no damage found in the database")
             self._unclean = False
             # Only now: a damaged database might not know of jobs whose logs are all that is left.
-            await retention.remove_strays()
+            await context.retention.remove_strays()
 
     async def _stop(self, context: Context, server: Server) -> None:
         # systemd's own patience (TimeoutStopSec=) knows nothing of the settings.

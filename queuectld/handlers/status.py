@@ -10,7 +10,7 @@ from protocol.errors import ProtocolError
 from protocol.messages import BackupParams, BackupResult, DaemonStatus, NoParams, ServerInfo, StatusResult
 from protocol.version import PROTOCOL, __version__
 from queuectld.context import Context
-from queuectld.store.base import StorageError, StorageFull
+from queuectld.store.base import GivenUp, StorageError, StorageFull
 from queuectld.supervisor import Peer
 
 
@@ -33,6 +33,8 @@ async def backup(context: Context, _peer: Peer, params: BackupParams) -> BackupR
     path = Path(params.path)
     try:
         size = await asyncio.to_thread(_write_backup, context, path)
+    except GivenUp:
+        raise ProtocolError("shutting_down", "the daemon is stopping", "try again when it is back") from None
     except StorageFull as error:
         raise ProtocolError("storage_full", str(error), "name a file on another disk") from None
     except StorageError as error:
@@ -46,7 +48,7 @@ def _write_backup(context: Context, path: Path) -> int:
         raise ProtocolError("conflict", f"{path} is there already", "name a new file")
     reader = context.readers.make()
     try:
-        reader.backup(path)
+        reader.backup(path, lambda: context.ending)
     finally:
         reader.close()
     return path.stat().st_size

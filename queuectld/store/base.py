@@ -9,7 +9,7 @@ fault.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +33,14 @@ class StorageFailed(StorageError):  # noqa: N818 - as above
 
 class StorageUnusable(StorageError):  # noqa: N818 - as above
     """The store can't be opened: corrupt, newer than this program, not readable ... The file was not touched."""
+
+
+class GivenUp(StorageError):  # noqa: N818 - as above
+    """What was long to do was given up, because its caller said so."""
+
+
+def _never() -> bool:
+    return False
 
 
 class UnreadableJob(Exception):  # noqa: N818 - as above
@@ -179,18 +187,22 @@ class Reader(Protocol):
     def running(self) -> list[RunningAttempt]:
         """All, by job number."""
 
-    def backup(self, path: Path) -> None:
+    def backup(self, path: Path, give_up: Callable[[], bool] = _never) -> None:
         """Write a whole copy of what is committed to `path`; a file there is replaced when the copy is on disk.
 
         Raises:
+            GivenUp: `give_up`, asked again and again meanwhile, said so; there is no copy then.
             StorageFull: no room for the copy.
             StorageError: it can't be written there; the message says why.
         """
 
-    def integrity_check(self, patience: float = 60.0) -> list[str]:
+    def integrity_check(self, patience: float = 60.0, give_up: Callable[[], bool] = _never) -> list[str]:
         """What is damaged, a sentence each, at most 20; empty if the store is whole.
 
         Reads all of it (seconds for a million jobs), or as much as it can in `patience` seconds.
+
+        Raises:
+            GivenUp: `give_up`, asked again and again meanwhile, said so.
         """
 
     def close(self) -> None: ...

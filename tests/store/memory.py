@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,16 @@ from pathlib import Path
 from msgspec import UNSET
 
 from protocol.jobs import WAITING, Attempt, Job, JobState, Outcome
-from queuectld.store.base import Deleted, JobRecord, NewJob, ReadyJob, RunningAttempt, StorageError, WorkerRecord
+from queuectld.store.base import (
+    Deleted,
+    GivenUp,
+    JobRecord,
+    NewJob,
+    ReadyJob,
+    RunningAttempt,
+    StorageError,
+    WorkerRecord,
+)
 
 
 @dataclass
@@ -172,13 +181,17 @@ class MemoryReader:
             if attempt.ended_at is None
         ]
 
-    def backup(self, path: Path) -> None:
+    def backup(self, path: Path, give_up: Callable[[], bool] = lambda: False) -> None:
+        if give_up():
+            raise GivenUp("the copy was given up")
         try:
             path.write_text(repr(self._state()))
         except OSError as error:
             raise StorageError(str(error)) from error
 
-    def integrity_check(self, patience: float = 60.0) -> list[str]:
+    def integrity_check(self, patience: float = 60.0, give_up: Callable[[], bool] = lambda: False) -> list[str]:
+        if give_up():
+            raise GivenUp("the check was given up")
         return []
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from msgspec import UNSET
 from protocol.jobs import ENDED, WAITING, JobState, Outcome
 from queuectld.store.base import (
     Deleted,
+    GivenUp,
     NewJob,
     Reader,
     ReadyJob,
@@ -763,6 +764,17 @@ class TestCopies:
     def test_a_backup_that_cannot_be_written(self, store: Store, tmp_path: Path) -> None:
         with pytest.raises(StorageError):
             store.backup(tmp_path / "no such directory" / "copy")
+
+    def test_what_is_long_can_be_given_up(self, store: Store, tmp_path: Path) -> None:
+        put(store, *(new_job(f"j{i}", command="x" * 50_000) for i in range(50)))
+        reader = store.reader()
+        with pytest.raises(GivenUp):
+            reader.backup(tmp_path / "copy", give_up=lambda: True)
+        assert [path for path in tmp_path.iterdir() if "copy" in path.name] == []
+        with pytest.raises(GivenUp):
+            reader.integrity_check(give_up=lambda: True)
+        assert reader.integrity_check() == [], "it is of use all the same"
+        reader.close()
 
     def test_a_whole_store_has_no_findings(self, store: Store) -> None:
         put(store, *(new_job(f"j{i}", env={"A": str(i)}) for i in range(50)))

@@ -5,20 +5,25 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from queuectld import failpoints
-from queuectld.store.base import StorageError, StorageFull
+from queuectld.store.base import GivenUp, StorageError, StorageFull
 from queuectld.store.sqlite.connection import open_raw, open_reader
 from queuectld.store.sqlite.errors import translate
 
+_PAGES_A_STEP = 4096
+"""16 MiB: some milliseconds, between which it can be given up."""
 
-def write_backup(source: Path, target: Path) -> None:
+
+def write_backup(source: Path, target: Path, give_up: Callable[[], bool] = lambda: False) -> None:
     """Copy what is committed to `target`, which is replaced if it is there. The database may be written meanwhile.
 
-    The copy is one step over a connection of its own: it holds one snapshot, so no busy writer makes it begin again.
+    The copy is made over a connection of its own, which holds one snapshot, so no busy writer makes it begin again.
 
     Raises:
+        GivenUp: `give_up`, asked again and again meanwhile, said so. `target` is as it was.
         StorageFull: no room for the copy.
         StorageError: the copy can't be written; the message says why. `target` is as it was.
     """
@@ -33,7 +38,7 @@ def write_backup(source: Path, target: Path) -> None:
     try:
         temporary.unlink(missing_ok=True)
         create_private(temporary)
-        _copy(source, temporary)
+        _copy(source, temporary, give_up)
         fsync(temporary)
         failpoints.hit("backup.copied")
         temporary.rename(target)
@@ -69,7 +74,11 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, give_up: Callable[[], bool]) -> None:
+    def look(_status: int, _remaining: int, _total: int) -> None:
+        if give_up():
+            raise GivenUp(f"the copy {target} was given up")
+
     reader = open_reader(source)
     try:
         copy = open_raw(target, "rw")
@@ -77,7 +86,9 @@ def _copy(source: Path, target: Path) -> None:
             # The file is thrown away if anything goes wrong, and put on disk at the end: no journal until then.
             copy.execute("PRAGMA journal_mode = OFF").fetchall()
             copy.execute("PRAGMA synchronous = OFF").fetchall()
-            reader.backup(copy)
+            reader.execute("BEGIN")  # or the snapshot would end with each of the steps
+            reader.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            reader.backup(copy, pages=_PAGES_A_STEP, progress=look)
         finally:
             copy.close()
     finally:

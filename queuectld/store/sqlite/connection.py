@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +75,9 @@ class Connection:
         rows = self.rows(statement, values)
         return rows[0] if rows else None
 
-    def rows_within(self, seconds: float, statement: str) -> list[Row] | None:
-        """As `rows`, given up after that many seconds: then None."""
-        deadline = time.monotonic() + seconds
-        self._raw.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS)
+    def rows_unless(self, give_up: Callable[[], bool], statement: str) -> list[Row] | None:
+        """As `rows`; None where `give_up`, asked every few milliseconds, said so."""
+        self._raw.set_progress_handler(give_up, _STEPS_BETWEEN_LOOKS)
         try:
             return self._raw.execute(statement).fetchall()
         except sqlite3.Error as error:

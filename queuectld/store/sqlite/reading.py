@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from protocol.jobs import Attempt, Job, JobState
-from queuectld.store.base import JobRecord, RunningAttempt, StorageFailed, WorkerRecord
+from queuectld.store.base import GivenUp, JobRecord, RunningAttempt, StorageFailed, WorkerRecord
 from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.backup import write_backup
 from queuectld.store.sqlite.connection import Connection, Row, open_reader
@@ -125,14 +126,19 @@ class Reading:
     def running(self) -> list[RunningAttempt]:
         return [running_of(row) for row in self._db.rows(sql.GET_RUNNING)]
 
-    def backup(self, path: Path) -> None:
-        write_backup(self._path, path)
+    def backup(self, path: Path, give_up: Callable[[], bool] = lambda: False) -> None:
+        write_backup(self._path, path, give_up)
 
-    def integrity_check(self, patience: float = 60.0) -> list[str]:
+    def integrity_check(self, patience: float = 60.0, give_up: Callable[[], bool] = lambda: False) -> list[str]:
+        deadline = time.monotonic() + patience
         try:
-            rows = self._db.rows_within(patience, f"PRAGMA quick_check({_MAX_FINDINGS})")
+            rows = self._db.rows_unless(
+                lambda: give_up() or time.monotonic() > deadline, f"PRAGMA quick_check({_MAX_FINDINGS})"
+            )
         except StorageFailed as error:
             return [str(error)]
+        if give_up():
+            raise GivenUp("the check was given up")
         if rows is None:
             return []
         return [] if rows == [("ok",)] else [str(text) for (text,) in rows][:_MAX_FINDINGS]
