@@ -102,7 +102,7 @@ def run(
     spec = CommandLine(argv, command, cwd, env, clean_env).spec(**shared)
     signals = Signals()
     with session.client() as client, signals.installed():
-        follower = _Follower(client, spec.id or "")
+        follower = _Follower(client, spec.id or "", signals)
         try:
             # Held, so that a cancel can't overtake the job that it is meant for.
             with signals.held():
@@ -117,8 +117,9 @@ def run(
 class _Follower:
     """Shows a job's output, attempt after attempt, until it has ended; after an interruption it can go on."""
 
-    def __init__(self, client: Client, job_id: str) -> None:
+    def __init__(self, client: Client, job_id: str, signals: Signals) -> None:
         self._client = client
+        self._signals = signals
         self.job_id = job_id
         self._attempt = 1
         self._offset = 0
@@ -139,8 +140,10 @@ class _Follower:
         while True:
             pieces = self._client.log_pieces(self.job_id, attempt=self._attempt, follow=True, offset=self._offset)
             for piece in pieces:
-                write_output(piece)
-                self._offset = piece.next
+                # Held, so that no piece is shown a second time when it goes on after a signal.
+                with self._signals.held():
+                    write_output(piece)
+                    self._offset = piece.next
             job = self._client.get(self.job_id)
             history = [] if job.history is UNSET else job.history
             # Where retries are quick, the job may have ended while there are attempts that were not shown yet.

@@ -44,10 +44,15 @@ _CHASE = 0.5
 """Seconds of one chase after children that fork and exit as fast as they can, at most."""
 
 _LOOKS = 10
-"""Looks for what is to get SIGTERM. Who forks and exits faster than that gets none: SIGKILL has to end it."""
+"""Looks in a row for what is new of a tree that is being stopped: the worker has its heartbeats to send.
 
-_NAPS = 1000
-"""How often these may wait for a process to stop, all together."""
+Who forks and exits faster than that may get no SIGTERM: SIGKILL has to end it.
+"""
+
+_LOOKS_AT_LEAST = 3
+
+_NAPS = 50
+"""How often a process may be waited for beyond the time of a chase."""
 
 _QUIET = 0.003
 """Seconds without a new child after which a chase has caught them, or will not."""
@@ -170,8 +175,16 @@ def terminate_descendants(others: Callable[[], Iterable[int]] = tuple) -> None:
     otherwise get no signal, and run on without the shell. What somebody starts to clean up after SIGTERM gets none.
     """
     stopped: dict[int, None] = {}
-    naps = _NAPS
-    for _ in range(_LOOKS):
+    end = time.monotonic() + _CHASE
+    naps = iter(range(_NAPS))
+
+    def may_wait() -> bool:
+        return next(naps, None) is not None or time.monotonic() < end
+
+    for look in range(_LOOKS):
+        # Time alone does not tell: this process may have been kept waiting all the while.
+        if look > _LOOKS_AT_LEAST and time.monotonic() > end:
+            break
         table = processes()
         found = descendants([os.getpid()], table) | (set(others()) & set(table))
         fresh = [pid for pid in found if pid not in stopped and table[pid].state not in "ZX"]
@@ -179,7 +192,7 @@ def terminate_descendants(others: Callable[[], Iterable[int]] = tuple) -> None:
             break
         # Parents first, each until it has stopped: those that wait for a child to stop (su does) must not see it.
         for pid in sorted(fresh, key=lambda pid: (table[pid].start_ticks, pid)):
-            naps -= _stop(pid, naps)
+            _stop(pid, may_wait)
             stopped[pid] = None
     for pid in stopped:
         send(pid, signal.SIGTERM)
@@ -189,24 +202,15 @@ def terminate_descendants(others: Callable[[], Iterable[int]] = tuple) -> None:
         send(pid, signal.SIGCONT)
 
 
-def _stop(pid: int, naps: int) -> int:
-    """SIGSTOP a process, and wait until it has stopped, unless the kernel keeps it; how often it was waited for.
+def _stop(pid: int, may_wait: Callable[[], bool]) -> None:
+    """SIGSTOP a process, and wait until it has stopped, unless the kernel keeps it, as long as `may_wait` says so.
 
     Signals come in their own time: one that is in waitpid(2) looks at its children once more before its own.
-
-    Args:
-        pid: of the process.
-        naps: how often it is waited for at most, some tenths of a millisecond each. No time: on a machine that makes
-            this process wait too, it would be over without a look.
     """
     if not send(pid, signal.SIGSTOP):
-        return 0
-    for taken in range(naps):
-        entry = process(pid)
-        if entry is None or entry.state not in "RS":
-            return taken
+        return
+    while (entry := process(pid)) is not None and entry.state in "RS" and may_wait():
         time.sleep(0.0002)
-    return naps
 
 
 def kill_rounds(find: Callable[[], Iterable[int]]) -> Iterable[int]:
