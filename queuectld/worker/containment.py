@@ -183,7 +183,7 @@ def terminate_descendants(others: Callable[[], Iterable[int]] = tuple) -> None:
 
     for look in range(_LOOKS):
         # Time alone does not tell: this process may have been kept waiting all the while.
-        if look > _LOOKS_AT_LEAST and time.monotonic() > end:
+        if look >= _LOOKS_AT_LEAST and time.monotonic() > end:
             break
         table = processes()
         found = descendants([os.getpid()], table) | (set(others()) & set(table))
