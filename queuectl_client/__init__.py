@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from protocol.errors import ProtocolError
     from queuectl_client.client import Client
     from queuectl_client.errors import ClientError, NoDaemon
+    from queuectl_protocol.errors import ProtocolError
 
 __all__ = ["Client", "ClientError", "NoDaemon", "ProtocolError"]
 
@@ -30,7 +30,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(errors, name)
     if name == "ProtocolError":
-        from protocol.errors import ProtocolError  # noqa: PLC0415 - as above
+        from queuectl_protocol.errors import ProtocolError  # noqa: PLC0415 - as above
 
         return ProtocolError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,10 +10,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from protocol import paths
-from protocol.messages import ServerInfo
+import queuectl_protocol
 from queuectl_client.client import Client
 from queuectl_client.errors import ClientError, NoDaemon
+from queuectl_protocol import paths
+from queuectl_protocol.messages import ServerInfo
 
 LOOK_SECONDS = 0.05
 READY_SECONDS = 120.0
@@ -129,8 +130,9 @@ def _environment() -> dict[str, str]:
     root = str(Path(__file__).resolve().parent.parent)
     environment = dict(os.environ)
     if root not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        protocol = str(Path(queuectl_protocol.__file__).resolve().parent.parent)
         before = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{root}{os.pathsep}{before}" if before else root
+        environment["PYTHONPATH"] = os.pathsep.join([root, protocol, *([before] if before else [])])
     return environment
 
 

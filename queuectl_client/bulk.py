@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from protocol.errors import ProtocolError
-from protocol.framing import Reply
-from protocol.jobs import JobSpec
-from protocol.messages import EnqueueParams, EnqueueResult
 from queuectl_client.connection import Connection, ConnectionLost
 from queuectl_client.errors import BadRequest
 from queuectl_client.link import Link, result_of
 from queuectl_client.specs import with_id
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.framing import Reply
+from queuectl_protocol.jobs import JobSpec
+from queuectl_protocol.messages import EnqueueParams, EnqueueResult
 
 WINDOW = 4
 """Batches on their way at once: the daemon's next commit collects while one goes to the disk."""

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from protocol.version import __version__
 from queuectl_client.render.remarks import remark
 from queuectl_client.session import Session
+from queuectl_protocol.version import __version__
 
 DONE, REFUSED, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 """Exit statuses; NoDaemon's own is 3. The last two are what a shell says of a program that SIGINT, SIGPIPE ended."""
@@ -166,8 +166,8 @@ def _status_of(run: Any) -> int:
 
 def _complain(error: Exception) -> int:
     """Say what is wrong in a sentence, if it is something that can go wrong; a fault in this program goes on up."""
-    from protocol.errors import ProtocolError  # noqa: PLC0415 - only for errors
     from queuectl_client.errors import ClientError  # noqa: PLC0415
+    from queuectl_protocol.errors import ProtocolError  # noqa: PLC0415 - only for errors
 
     if isinstance(error, ClientError):
         remark(error.message, error.hint)

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import Struct
 
-from protocol.jobs import Job, JobSpec, JobState
-from protocol.messages import (
+from queuectl_client import specs
+from queuectl_client.connection import ConnectionLost
+from queuectl_client.errors import OutcomeUnknown
+from queuectl_client.link import RETRY_SECONDS, Link, result_of
+from queuectl_protocol.jobs import Job, JobSpec, JobState
+from queuectl_protocol.messages import (
     METHODS,
     BackupParams,
     BackupResult,
@@ -44,10 +48,6 @@ from protocol.messages import (
     WorkerStopParams,
     WorkerStopResult,
 )
-from queuectl_client import specs
-from queuectl_client.connection import ConnectionLost
-from queuectl_client.errors import OutcomeUnknown
-from queuectl_client.link import RETRY_SECONDS, Link, result_of
 
 if TYPE_CHECKING:
     from queuectl_client.bulk import Enqueuing

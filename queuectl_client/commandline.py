@@ -13,7 +13,7 @@ from click.exceptions import NoSuchOption
 from queuectl_client.render.remarks import remark
 
 if TYPE_CHECKING:
-    from protocol.jobs import JobSpec
+    from queuectl_protocol.jobs import JobSpec
 
 PROGRAM = "queuectl_client.program"
 """Under this key of `Context.meta`: what came after `--`, or None where there was no `--`."""

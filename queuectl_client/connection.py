@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from protocol.errors import ProtocolError
-from protocol.framing import MAX_LINE, Lines, Reply, decode_reply, encode_request
-from protocol.paths import MAX_SOCKET_PATH
 from queuectl_client.errors import BadRequest, NoDaemon
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.framing import MAX_LINE, Lines, Reply, decode_reply, encode_request
+from queuectl_protocol.paths import MAX_SOCKET_PATH
 
 MAX_REPLY = 256 * 1024 * 1024
 """Bytes. Replies are bounded by the daemon; this only keeps another program's endless line from filling the memory."""

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 import msgspec
 
-from protocol.errors import ProtocolError
-from protocol.framing import Lines
-from protocol.jobs import JobSpec
 from queuectl_client import specs
 from queuectl_client.bulk import BATCH_BYTES, BATCH_JOBS
 from queuectl_client.errors import BadRequest, ClientError
 from queuectl_client.render.remarks import remark
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.framing import Lines
+from queuectl_protocol.jobs import JobSpec
 
 if TYPE_CHECKING:
     from queuectl_client.bulk import Enqueuing

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from protocol import paths
-from protocol.errors import ProtocolError
-from protocol.framing import Reply, decode_as
-from protocol.messages import NoParams
-from protocol.version import PROTOCOL, __version__
 from queuectl_client.connection import Connection, ConnectionLost
 from queuectl_client.errors import NoDaemon, WrongProtocol
+from queuectl_protocol import paths
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.framing import Reply, decode_as
+from queuectl_protocol.messages import NoParams
+from queuectl_protocol.version import PROTOCOL, __version__
 
 S = TypeVar("S", bound=Struct)
 

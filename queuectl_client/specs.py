@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from protocol.framing import explain
-from protocol.ids import Ids
-from protocol.jobs import JobSpec
 from queuectl_client.errors import BadRequest
+from queuectl_protocol.framing import explain
+from queuectl_protocol.ids import Ids
+from queuectl_protocol.jobs import JobSpec
 
 _HINT = "`queuectl enqueue --help` names the fields"
 _LOOKS = 'a job looks like {"command": "echo hello"}'

@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 import click
 
-from protocol import paths
-from protocol.messages import MAX_WORKERS
-from protocol.version import __version__
+from queuectl_protocol import paths
+from queuectl_protocol.messages import MAX_WORKERS
+from queuectl_protocol.version import __version__
 from queuectld import daemon, journal
 from queuectld.startup import StartError
 from queuectld.store.base import StorageError

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
-from protocol.errors import ProtocolError
+from queuectl_protocol.errors import ProtocolError
 from queuectld import failpoints
 from queuectld.store.base import StorageError, StorageFailed, StorageFull, Store
 

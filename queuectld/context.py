@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from protocol.errors import ProtocolError
+from queuectl_protocol.errors import ProtocolError
 from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.core.settings import Settings

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from protocol import paths
-from protocol.errors import ProtocolError
-from protocol.jobs import WAITING, JobState
-from protocol.version import __version__
+from queuectl_protocol import paths
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.jobs import WAITING, JobState
+from queuectl_protocol.version import __version__
 from queuectld import failpoints, handover, sdnotify, startup
 from queuectld.clock import Clock
 from queuectld.committer import Committer

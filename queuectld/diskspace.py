@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from protocol.errors import ProtocolError
+from queuectl_protocol.errors import ProtocolError
 
 FLOOR = 32 * 1024 * 1024
 """Bytes that must be free for a job to be enqueued or started."""

@@ -11,10 +11,10 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from protocol.errors import ProtocolError
-from protocol.ids import Ids
-from protocol.jobs import ENDED, WAITING, JobSpec, JobState, Outcome, content
-from protocol.messages import AttemptResult, JobSummary, Lease
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.ids import Ids
+from queuectl_protocol.jobs import ENDED, WAITING, JobSpec, JobState, Outcome, content
+from queuectl_protocol.messages import AttemptResult, JobSummary, Lease
 from queuectld.core import lifecycle
 from queuectld.core.lifecycle import Event
 from queuectld.core.settings import Settings

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from protocol.errors import ProtocolError
-from protocol.jobs import JobState
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.jobs import JobState
 from queuectld import failpoints, operations
 from queuectld.clock import Clock
 from queuectld.committer import Committer

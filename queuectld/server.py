@@ -18,9 +18,9 @@ from typing import Any
 
 from msgspec import UNSET, Struct
 
-from protocol import framing
-from protocol.errors import ProtocolError
-from protocol.messages import METHODS
+from queuectl_protocol import framing
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.messages import METHODS
 from queuectld.hangups import Hangups
 from queuectld.steps import Steps
 

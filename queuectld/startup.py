@@ -11,7 +11,7 @@ import socket
 import stat
 from pathlib import Path
 
-from protocol.paths import MAX_SOCKET_PATH
+from queuectl_protocol.paths import MAX_SOCKET_PATH
 
 
 class StartError(Exception):

@@ -28,9 +28,11 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from protocol.errors import ProtocolError
-from protocol.jobs import Outcome, Worker, WorkerState
-from protocol.messages import (
+import queuectl_protocol
+import queuectld
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.jobs import Outcome, Worker, WorkerState
+from queuectl_protocol.messages import (
     AttachParams,
     AttachResult,
     AttemptEnd,
@@ -199,7 +201,7 @@ class Supervisor:
         self._state_dir = state_dir
         self._groups = groups
         # A checkout that is not installed works too.
-        self._environment = {**environment, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        self._environment = {**environment, "PYTHONPATH": _import_path()}
         self._descriptors = descriptors
         self._umask = umask
         self._on_ended = ended
@@ -944,3 +946,9 @@ def _orders_of(running: Running, settings: Settings) -> Callable[[Store], tuple[
         return record is not None and record.cancelling, lease
 
     return operation
+
+
+def _import_path() -> str:
+    """PYTHONPATH with which a worker finds this code, also in a checkout, where the protocol has its own folder."""
+    homes = (Path(queuectld.__file__).parent.parent, Path(queuectl_protocol.__file__).parent.parent)
+    return os.pathsep.join(dict.fromkeys(map(str, homes)))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
-from tests.harness import PATIENCE, ROOT, Daemon, is_running, lines_of, wait_for
+from tests.harness import CHECKOUT, PATIENCE, Daemon, is_running, lines_of, wait_for
 
 CLIENT = (sys.executable, "-P", "-m", "queuectl_client")
 
@@ -42,7 +42,7 @@ def shell_environment(directory: Path, daemon: Daemon | None = None) -> dict[str
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("QUEUECTL", "XDG_"))},
         "PATH": f"{programs}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": CHECKOUT,
         "QUEUECTL_TEST": str(directory),
     }
     if daemon is not None:

@@ -18,6 +18,9 @@ from typing import Any, Self, TypeVar
 T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
+
+CHECKOUT = f"{ROOT}{os.pathsep}{ROOT / 'protocol'}"
+"""PYTHONPATH with which the packages of this checkout are found."""
 PATIENCE = 60.0
 """Seconds after which a condition is taken for never coming true; only a failing test waits that long."""
 
@@ -96,7 +99,7 @@ class Daemon:
         self.launcher: list[str] = []
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("QUEUECTL_")},
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": CHECKOUT,
             "QUEUECTL_TEST": str(directory),
             **(environment or {}),
         }

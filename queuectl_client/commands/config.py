@@ -10,7 +10,7 @@ from queuectl_client.options import SettingKey, as_json, examples
 from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from protocol.messages import Setting
+    from queuectl_protocol.messages import Setting
 
 
 @click.group()

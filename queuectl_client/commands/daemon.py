@@ -15,8 +15,8 @@ from queuectl_client.options import as_json, examples
 from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from protocol.messages import ServerInfo
     from queuectl_client.client import Client
+    from queuectl_protocol.messages import ServerInfo
 
 LOOK_SECONDS = 0.05
 """Between two looks at a daemon that is changing."""

@@ -85,7 +85,7 @@ def _can_ask() -> bool:
 
 
 def _dead(client: Client) -> str:
-    from protocol.jobs import JobState  # noqa: PLC0415 - `--help` need not pay for the wire
+    from queuectl_protocol.jobs import JobState  # noqa: PLC0415 - `--help` need not pay for the wire
 
     return f"all dead jobs ({client.status().counts.get(JobState.DEAD, 0)})"
 

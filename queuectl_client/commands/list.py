@@ -13,7 +13,7 @@ from queuectl_client.options import STATES, as_json, examples
 from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from protocol.jobs import Job
+    from queuectl_protocol.jobs import Job
 
 PAGE = 200
 """Jobs that are drawn at once: columns are as wide as these need."""

@@ -17,9 +17,9 @@ from queuectl_client.render.remarks import remark
 from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from protocol.jobs import Attempt, Job
-    from protocol.messages import JobLogs
     from queuectl_client.client import Client
+    from queuectl_protocol.jobs import Attempt, Job
+    from queuectl_protocol.messages import JobLogs
 
 
 class Stopped(BaseException):
@@ -135,7 +135,7 @@ class _Follower:
         """Returns the job as it ended."""
         from msgspec import UNSET  # noqa: PLC0415 - loaded by now
 
-        from protocol.jobs import ENDED  # noqa: PLC0415 - loaded by now
+        from queuectl_protocol.jobs import ENDED  # noqa: PLC0415 - loaded by now
 
         while True:
             pieces = self._client.log_pieces(self.job_id, attempt=self._attempt, follow=True, offset=self._offset)
@@ -185,7 +185,7 @@ def write_output(piece: JobLogs) -> None:
 
 def _stop(client: Client, follower: _Follower, signals: Signals) -> int:
     """Cancel the job, show what it still says until it has ended, and return what to exit with."""
-    from protocol.errors import ProtocolError  # noqa: PLC0415 - loaded by now
+    from queuectl_protocol.errors import ProtocolError  # noqa: PLC0415 - loaded by now
 
     own = 128 + signals.received
     try:

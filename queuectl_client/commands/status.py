@@ -13,8 +13,8 @@ from queuectl_client.options import as_json, examples
 from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from protocol.messages import StatusResult
     from queuectl_client.client import Client
+    from queuectl_protocol.messages import StatusResult
 
 
 @click.command(

@@ -12,7 +12,7 @@ from queuectl_client.render.remarks import remark
 from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from protocol.messages import JobSummary
+    from queuectl_protocol.messages import JobSummary
 
 
 @click.command(
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def wait(ctx: click.Context, session: Session, *, jobs: tuple[str, ...], timeout: float | None, as_json: bool) -> None:
     """Wait until all the jobs have ended; print each with its state. Exit status 0 only if all completed."""
-    from protocol.jobs import ENDED  # noqa: PLC0415 - `--help` need not pay for the wire
+    from queuectl_protocol.jobs import ENDED  # noqa: PLC0415 - `--help` need not pay for the wire
 
     with session.client() as client:
         found = client.wait(jobs, timeout=timeout)

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from msgspec import UNSET
 
-from protocol.jobs import ENDED, Attempt, Job, JobState, Worker, WorkerState
-from protocol.messages import StatusResult
 from queuectl_client.render.people import Cell, Column, Part, Table, state_cell
 from queuectl_client.render.times import moment, relative, span
+from queuectl_protocol.jobs import ENDED, Attempt, Job, JobState, Worker, WorkerState
+from queuectl_protocol.messages import StatusResult
 
 LIST_COLUMNS = (
     Column("ID"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from protocol.errors import ProtocolError
-from protocol.jobs import JobState, Outcome
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.jobs import JobState, Outcome
 from queuectld.core import retry
 from queuectld.core.settings import Settings
 

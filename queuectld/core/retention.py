@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.jobs import JobState
+from queuectl_protocol.jobs import JobState
 from queuectld.core.settings import Settings
 
 SOONEST = 1.0

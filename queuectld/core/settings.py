@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
-from protocol.errors import ProtocolError, short
-from protocol.jobs import MIN_TIMEOUT
+from queuectl_protocol.errors import ProtocolError, short
+from queuectl_protocol.jobs import MIN_TIMEOUT
 
 Value = int | float
 V = TypeVar("V", int, float)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.messages import ConfigKeyParams, ConfigListResult, ConfigSetParams, NoParams, Setting
+from queuectl_protocol.messages import ConfigKeyParams, ConfigListResult, ConfigSetParams, NoParams, Setting
 from queuectld.context import Context
 from queuectld.core import settings as core
 from queuectld.store.base import Reader, Store

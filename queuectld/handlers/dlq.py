@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from protocol.errors import ProtocolError
-from protocol.jobs import JobState
-from protocol.messages import CountResult, DlqListParams, DlqPurgeParams, DlqRetryParams, JobListParams, JobPage
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.jobs import JobState
+from queuectl_protocol.messages import (
+    CountResult,
+    DlqListParams,
+    DlqPurgeParams,
+    DlqRetryParams,
+    JobListParams,
+    JobPage,
+)
 from queuectld import failpoints, operations
 from queuectld.context import Context
 from queuectld.handlers import jobs

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from protocol.errors import ProtocolError
-from protocol.jobs import Job, JobSpec, Outcome
-from protocol.messages import (
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.jobs import Job, JobSpec, Outcome
+from queuectl_protocol.messages import (
     EnqueueParams,
     EnqueueResult,
     JobGetParams,

@@ -8,9 +8,9 @@ import functools
 
 import msgspec
 
-from protocol.errors import ProtocolError
-from protocol.jobs import Attempt
-from protocol.messages import JobLogs, JobLogsParams
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.jobs import Attempt
+from queuectl_protocol.messages import JobLogs, JobLogsParams
 from queuectld import logs, operations
 from queuectld.context import Context
 from queuectld.store.base import JobRecord, Reader

@@ -6,9 +6,9 @@ import asyncio
 import os
 from pathlib import Path
 
-from protocol.errors import ProtocolError
-from protocol.messages import BackupParams, BackupResult, DaemonStatus, NoParams, ServerInfo, StatusResult
-from protocol.version import PROTOCOL, __version__
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.messages import BackupParams, BackupResult, DaemonStatus, NoParams, ServerInfo, StatusResult
+from queuectl_protocol.version import PROTOCOL, __version__
 from queuectld.context import Context
 from queuectld.store.base import GivenUp, StorageError, StorageFull
 from queuectld.supervisor import Peer

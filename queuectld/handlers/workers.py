@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from protocol.errors import ProtocolError
-from protocol.messages import (
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.messages import (
     MAX_WORKERS,
     AttachParams,
     AttachResult,

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from protocol.jobs import Attempt, Job, JobState, Outcome
+from queuectl_protocol.jobs import Attempt, Job, JobState, Outcome
 
 
 class StorageError(Exception):

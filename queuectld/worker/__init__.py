@@ -1,1 +1,1 @@
-"""The worker process. It imports the standard library and `protocol` only, so that it stays small and starts fast."""
+"""The worker process. It imports the standard library and `queuectl_protocol` only, to stay small and start fast."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from protocol.messages import AttemptResult
+from queuectl_protocol.messages import AttemptResult
 from queuectld import failpoints
 
 _UNFINISHED = ".tmp"

@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from protocol import framing
-from protocol.errors import ProtocolError
-from protocol.jobs import Outcome
-from protocol.messages import (
+from queuectl_protocol import framing
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.jobs import Outcome
+from queuectl_protocol.messages import (
     AttachParams,
     AttachResult,
     AttemptEnd,
@@ -33,7 +33,7 @@ from protocol.messages import (
     NoParams,
     WorkerConfig,
 )
-from protocol.paths import MAX_SOCKET_PATH
+from queuectl_protocol.paths import MAX_SOCKET_PATH
 from queuectld import failpoints
 from queuectld.worker import cgroups, containment, exit_records
 from queuectld.worker.log_files import LogFiles

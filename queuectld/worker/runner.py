@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from protocol.jobs import Outcome
-from protocol.messages import AttemptResult, Lease
+from queuectl_protocol.jobs import Outcome
+from queuectl_protocol.messages import AttemptResult, Lease
 from queuectld import failpoints
 from queuectld.worker import cgroups, containment
 from queuectld.worker.limited_log import LimitedLog

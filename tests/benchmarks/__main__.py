@@ -39,7 +39,7 @@ TOPICS: dict[str, Callable[[Context], None]] = {
     "soak": soak.measure,
 }
 
-PACKAGES = ("protocol", "queuectld", "queuectl_client")
+PACKAGES = ("protocol/queuectl_protocol", "queuectld", "queuectl_client")
 
 
 class UsageError(Exception):

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from protocol.ids import Ids
+from queuectl_protocol.ids import Ids
 from queuectld.store.base import NewJob
 from queuectld.store.sqlite import open_store
 from tests.benchmarks.figures import Findings, say

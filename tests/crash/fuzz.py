@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from protocol import framing
-from protocol.errors import ProtocolError
-from protocol.messages import METHODS, BackupParams, WorkerStartParams
+from queuectl_protocol import framing
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.messages import METHODS, BackupParams, WorkerStartParams
 from tests.harness import PATIENCE, Daemon, running_daemon, wait_for
 from tests.protocol.transcript import FOLDER, load
 

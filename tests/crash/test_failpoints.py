@@ -19,7 +19,7 @@ import pytest
 
 from queuectld.failpoints import FAILPOINTS, MARK_VARIABLE, VARIABLE
 from tests.crash.witness import QUICK, Witness, check_jobs, check_left, offer
-from tests.harness import PATIENCE, ROOT, Daemon, is_running, lines_of, processes_with, wait_for
+from tests.harness import CHECKOUT, PATIENCE, ROOT, Daemon, is_running, lines_of, processes_with, wait_for
 
 COMMITS = ("commit.before", "commit.after")
 
@@ -86,7 +86,7 @@ def test_every_failpoint_is_somewhere_in_the_code_and_is_tried_here() -> None:
 def test_a_failpoint_that_is_not_there_is_refused() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "queuectld", "--version"],
-        env={**os.environ, VARIABLE: "no.such.place", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, VARIABLE: "no.such.place", "PYTHONPATH": CHECKOUT},
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 1

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import pytest
 
-from protocol.messages import METHODS
+from queuectl_protocol.messages import METHODS
 from tests.crash.fuzz import VALID, Fuzz, Mutator, corpus, forget_peak, is_harmless, resident, sockets
 from tests.harness import Daemon, RefusedError, request_line, wait_for
 

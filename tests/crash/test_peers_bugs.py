@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import ProtocolError
-from protocol.jobs import JobState, Outcome
-from protocol.messages import AttemptResult, Lease
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.jobs import JobState, Outcome
+from queuectl_protocol.messages import AttemptResult, Lease
 from queuectld import operations
 from queuectld.core.settings import Settings
 from queuectld.store.base import Reader, Store

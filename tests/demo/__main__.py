@@ -16,8 +16,8 @@ from typing import NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from protocol.errors import ProtocolError
 from queuectl_client.errors import ClientError
+from queuectl_protocol.errors import ProtocolError
 from tests.demo import scenes
 from tests.demo.stage import Stage, private_stage
 from tests.harness import ROOT

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from msgspec import UNSET
 
-from protocol.jobs import JobState, WorkerState
+from queuectl_protocol.jobs import JobState, WorkerState
 from tests.demo.stage import Stage, expect, session_of
 from tests.harness import is_running
 

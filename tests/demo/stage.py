@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from protocol.jobs import Job
-from protocol.paths import MAX_SOCKET_PATH
 from queuectl_client.client import Client
-from tests.harness import ROOT, processes_with, wait_for
+from queuectl_protocol.jobs import Job
+from queuectl_protocol.paths import MAX_SOCKET_PATH
+from tests.harness import CHECKOUT, processes_with, wait_for
 
 T = TypeVar("T")
 
@@ -254,6 +254,6 @@ def _commands(directory: Path) -> Path:
     made = directory / "bin"
     made.mkdir()
     script = made / "queuectl"
-    script.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m queuectl_client "$@"\n')
+    script.write_text(f'#!/bin/sh\nPYTHONPATH="{CHECKOUT}" exec "{sys.executable}" -m queuectl_client "$@"\n')
     script.chmod(0o755)
     return made

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.harness import PATIENCE, ROOT, processes_with, wait_for
+from tests.harness import CHECKOUT, PATIENCE, processes_with, wait_for
 
 HOME, RUNTIME = "/home/ada", "/run/user/1000"
 """What the page calls the home and the runtime directory."""
@@ -43,7 +43,7 @@ class Shell:
             "HOME": str(self._home),
             "LC_ALL": "C.UTF-8",
             "PATH": f"{programs}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": CHECKOUT,
             "XDG_RUNTIME_DIR": str(self._runtime),
         }
         self._script = directory / "command"

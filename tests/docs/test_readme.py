@@ -17,11 +17,11 @@ import click
 import msgspec
 import pytest
 
-from protocol.errors import KINDS
-from protocol.jobs import JobSpec, JobState
 from queuectl_client.cli import COMMANDS, DONE, INTERRUPTED, REFUSED, USAGE, cli
 from queuectl_client.errors import NoDaemon
 from queuectl_client.unit_files import UNITS
+from queuectl_protocol.errors import KINDS
+from queuectl_protocol.jobs import JobSpec, JobState
 from queuectld.cli import command as queuectld
 from queuectld.core.lifecycle import TRANSITIONS
 from queuectld.core.settings import DEFINITIONS

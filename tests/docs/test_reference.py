@@ -10,21 +10,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from protocol.errors import KINDS, ProtocolError
-from protocol.framing import PATTERNS, decode_as, decode_request
-from protocol.messages import METHODS, NOTIFICATIONS
-from protocol.reference import EXAMPLES, render
+from queuectl_protocol.errors import KINDS, ProtocolError
+from queuectl_protocol.framing import PATTERNS, decode_as, decode_request
+from queuectl_protocol.messages import METHODS, NOTIFICATIONS
+from queuectl_protocol.reference import EXAMPLES, render
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "protocol.md"
 
 
 def test_the_checked_in_page_is_current() -> None:
-    assert PAGE.read_text(encoding="utf-8") == render(), "run: python -m protocol.reference > docs/protocol.md"
+    assert PAGE.read_text(encoding="utf-8") == render(), "run: python -m queuectl_protocol.reference > docs/protocol.md"
 
 
 def test_the_command_prints_the_page() -> None:
-    command = [sys.executable, "-m", "protocol.reference"]
+    command = [sys.executable, "-m", "queuectl_protocol.reference"]
     printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60).stdout
     assert printed.decode() == render()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from protocol.messages import METHODS
+from queuectl_protocol.messages import METHODS
 from tests.harness import ROOT, Daemon
 
 PAGE = (ROOT / "SECURITY.md").read_text()

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from protocol.version import PROTOCOL, __version__
+from queuectl_protocol.version import PROTOCOL, __version__
 from tests.client import Tree, background, output_of, shell_environment, wait_connected
 from tests.harness import PATIENCE, Daemon, is_running, processes_with, wait_for
 

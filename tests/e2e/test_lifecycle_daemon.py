@@ -355,13 +355,13 @@ def test_reexecution_restores_what_jobs_get(make_daemon: Callable[..., Daemon]) 
 def test_a_program_that_does_not_start_is_not_reexecuted(make_daemon: Callable[..., Daemon], directory: Path) -> None:
     """An upgrade gone wrong: the daemon says so and goes on as it is."""
     broken = directory / "broken"
-    (broken / "protocol").mkdir(parents=True)
+    (broken / "queuectl_protocol").mkdir(parents=True)
     daemon = make_daemon("--workers", "1")
     daemon.environment["PYTHONPATH"] = f"{broken}{os.pathsep}{daemon.environment['PYTHONPATH']}"
-    (broken / "protocol").rmdir()
+    (broken / "queuectl_protocol").rmdir()
     daemon.start()
-    (broken / "protocol").mkdir()
-    (broken / "protocol" / "__init__.py").write_text("raise SystemExit('broken upgrade')\n")
+    (broken / "queuectl_protocol").mkdir()
+    (broken / "queuectl_protocol" / "__init__.py").write_text("raise SystemExit('broken upgrade')\n")
     os.kill(daemon.pid, signal.SIGHUP)
     wait_for(lambda: "broken upgrade" in daemon.log.read_text(), "the reason in the log")
     assert generation(daemon) == 0

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT, Daemon, Wire, wait_for
+from tests.harness import CHECKOUT, Daemon, Wire, wait_for
 
 SYSTEM_PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
 """One that every user may run."""
@@ -318,7 +318,7 @@ def test_a_user_without_a_home_or_a_name(make_daemon: Callable[..., Daemon], use
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("QUEUECTL_")}
     return subprocess.run(
-        [sys.executable, "-m", "queuectld", *arguments], env={**clean, "PYTHONPATH": str(ROOT), **environment},
+        [sys.executable, "-m", "queuectld", *arguments], env={**clean, "PYTHONPATH": CHECKOUT, **environment},
         capture_output=True, text=True, check=False, timeout=60, cwd="/",
     )  # fmt: skip
 

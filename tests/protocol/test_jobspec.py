@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.errors import ProtocolError
-from protocol.framing import decode_as, explain
-from protocol.jobs import MAX_ARGUMENT_BYTES, MAX_SECONDS, JobSpec, content, spec_decoder
-from protocol.messages import EnqueueParams
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.framing import decode_as, explain
+from queuectl_protocol.jobs import MAX_ARGUMENT_BYTES, MAX_SECONDS, JobSpec, content, spec_decoder
+from queuectl_protocol.messages import EnqueueParams
 
 ID_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from msgspec import inspect as introspect
 
-from protocol.errors import KINDS, ProtocolError
-from protocol.framing import PATTERNS, decode_as, decode_reply, decode_request, encode_request, encode_result
-from protocol.jobs import JobSpec, JobState
-from protocol.messages import METHODS, NOTIFICATIONS, DlqPurgeParams, DlqRetryParams
+from queuectl_protocol.errors import KINDS, ProtocolError
+from queuectl_protocol.framing import PATTERNS, decode_as, decode_reply, decode_request, encode_request, encode_result
+from queuectl_protocol.jobs import JobSpec, JobState
+from queuectl_protocol.messages import METHODS, NOTIFICATIONS, DlqPurgeParams, DlqRetryParams
 from tests.protocol.transcript import differences
 
 RESULTS = {name: method.result for name, method in METHODS.items() if method.result is not None}

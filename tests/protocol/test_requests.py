@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from protocol.errors import ProtocolError
-from protocol.framing import decode_as, decode_reply, decode_request, encode_error, encode_result
-from protocol.messages import METHODS, JobGetParams
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.framing import decode_as, decode_reply, decode_request, encode_error, encode_result
+from queuectl_protocol.messages import METHODS, JobGetParams
 
 NESTED = b"[" * 200_000 + b"]" * 200_000
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from protocol.errors import ProtocolError
-from protocol.framing import Lines, Request, decode_as, decode_request, encode_error
-from protocol.messages import METHODS
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.framing import Lines, Request, decode_as, decode_request, encode_error
+from queuectl_protocol.messages import METHODS
 from tests.protocol.transcript import FOLDER, Step, check_replies, cut, differences, load
 
 ERRORS = sorted(FOLDER.glob("errors-*.jsonl"))

@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from protocol.errors import ProtocolError
-from protocol.jobs import ENDED, WAITING, JobState, Outcome
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.jobs import ENDED, WAITING, JobState, Outcome
 from queuectld.core import lifecycle
 from queuectld.core.lifecycle import Event
 from queuectld.core.settings import Settings

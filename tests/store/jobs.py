@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from protocol.jobs import JobState, Outcome
+from queuectl_protocol.jobs import JobState, Outcome
 from queuectld.store.base import NewJob, Store
 from queuectld.store.sqlite import SqliteStore, open_store
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import UNSET
 
-from protocol.jobs import WAITING, Attempt, Job, JobState, Outcome
+from queuectl_protocol.jobs import WAITING, Attempt, Job, JobState, Outcome
 from queuectld.store.base import (
     Deleted,
     GivenUp,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import UNSET
 
-from protocol.jobs import ENDED, WAITING, JobState, Outcome
+from queuectl_protocol.jobs import ENDED, WAITING, JobState, Outcome
 from queuectld.store.base import (
     Deleted,
     GivenUp,

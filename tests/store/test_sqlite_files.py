@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.jobs import JobState, Outcome
+from queuectl_protocol.jobs import JobState, Outcome
 from queuectld.store.base import StorageError, StorageFailed, StorageFull, StorageUnusable
 from queuectld.store.sqlite import SqliteStore, open_store
 from queuectld.store.sqlite.connection import Values

@@ -9,7 +9,7 @@ from typing import Self
 
 import pytest
 
-from protocol.jobs import JobState
+from queuectl_protocol.jobs import JobState
 from queuectld.store.sqlite import SqliteStore, statements
 from queuectld.store.sqlite.connection import open_raw
 from tests.store.jobs import NOW, end, new_job, put

@@ -66,8 +66,8 @@ def prepare(root: Path) -> None:
     prefix = root / PREFIX.relative_to("/")
     subprocess.run([str(_python()), "-m", "venv", "--without-pip", prefix], check=True, timeout=60)
     site = next(prefix.glob("lib/python*/site-packages"))
-    for package in ("protocol", "queuectld", "queuectl_client"):
-        shutil.copytree(REPOSITORY / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("protocol/queuectl_protocol", "queuectld", "queuectl_client"):
+        shutil.copytree(REPOSITORY / package, site / Path(package).name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPOSITORY / "systemd", site / "queuectl_client/units")
     for distribution in _with_requirements("click", "msgspec", "platformdirs", "rich"):
         for file in distribution.files or []:

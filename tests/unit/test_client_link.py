@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import ProtocolError
-from protocol.version import PROTOCOL, __version__
 from queuectl_client import Client, ClientError, NoDaemon
 from queuectl_client.errors import BadRequest, OutcomeUnknown, WrongProtocol
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.version import PROTOCOL, __version__
 
 Serve = Callable[[socket.socket], None]
 

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from protocol.framing import MAX_LINE, encode_request
-from protocol.jobs import JobSpec
-from protocol.messages import EnqueueParams
 from queuectl_client import bulk, specs
 from queuectl_client.bulk import BATCH_BYTES, BATCH_JOBS
 from queuectl_client.enqueue_file import JobFile
 from queuectl_client.errors import BadRequest
+from queuectl_protocol.framing import MAX_LINE, encode_request
+from queuectl_protocol.jobs import JobSpec
+from queuectl_protocol.messages import EnqueueParams
 
 
 def test_a_job_gets_an_id_where_it_has_none() -> None:

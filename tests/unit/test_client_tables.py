@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from rich.console import Console
 
-from protocol.jobs import Attempt, Job, JobState, Outcome, Worker, WorkerState
-from protocol.messages import DaemonStatus, StatusResult
 from queuectl_client.render import jobs, people
 from queuectl_client.render.people import Cell, Column, Part, Table, fitting, plain, renderable
+from queuectl_protocol.jobs import Attempt, Job, JobState, Outcome, Worker, WorkerState
+from queuectl_protocol.messages import DaemonStatus, StatusResult
 
 NOW = datetime(2025, 1, 31, 12, 0, 0, tzinfo=UTC)
 EVIL = "\x1b[31mred\x9b0m \u202etxet\r\n"

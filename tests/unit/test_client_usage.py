@@ -14,8 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from queuectl_client.cli import COMMANDS, SECTIONS, cli
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.harness import CHECKOUT
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def process(
     return subprocess.run(
         [sys.executable, "-m", "queuectl_client", *arguments],
         cwd=cwd,
-        env={**os.environb, b"PYTHONPATH": os.fsencode(ROOT), **(env or {})},
+        env={**os.environb, b"PYTHONPATH": os.fsencode(CHECKOUT), **(env or {})},
         input=stdin,
         capture_output=True,
         check=False,
@@ -104,7 +103,7 @@ def test_the_table_says_what_the_commands_are(nowhere: Path) -> None:
 
 
 def test_version() -> None:
-    from protocol.version import __version__
+    from queuectl_protocol.version import __version__
 
     assert queuectl("--version").output == f"queuectl {__version__}\n"
 
@@ -289,7 +288,7 @@ def test_a_directory_that_is_gone_is_named(nowhere: Path, tmp_path: Path) -> Non
     script = f'mkdir {gone} && cd {gone} && rmdir {gone} && exec "$0" -m queuectl_client enqueue -- true'
     result = subprocess.run(
         ["/bin/sh", "-c", script, sys.executable],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": CHECKOUT},
         capture_output=True,
         check=False,
         timeout=60,
@@ -322,7 +321,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     os.close(reading)
     result = subprocess.run(
         [sys.executable, "-m", "queuectl_client", "--help"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": CHECKOUT},
         stdout=writing,
         stderr=subprocess.PIPE,
         check=False,
@@ -337,7 +336,7 @@ def test_a_full_disk_under_the_output_is_an_error() -> None:
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(
             [sys.executable, "-m", "queuectl_client", "--help"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": CHECKOUT},
             stdout=full,
             stderr=subprocess.PIPE,
             check=False,
@@ -359,7 +358,7 @@ def test_a_command_imports_no_more_than_it_needs(arguments: list[str], nowhere: 
     code += "    print(*sys.modules, file=sys.stderr)"
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": CHECKOUT},
         capture_output=True,
         check=False,
         timeout=60,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from protocol.errors import ProtocolError
+from queuectl_protocol.errors import ProtocolError
 from queuectld.committer import MAX_BATCH, Committer, Joint
 from queuectld.store.base import StorageError, StorageFailed, StorageFull, Store
 from tests.store.jobs import NOW, new_job, sqlite_store

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.errors import ProtocolError
-from protocol.jobs import ENDED, WAITING, JobState, Outcome
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.jobs import ENDED, WAITING, JobState, Outcome
 from queuectld.core.lifecycle import TRANSITIONS, Event, Running, Settlement, move, settle
 from queuectld.core.settings import Settings
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.jobs import ENDED, JobState
+from queuectl_protocol.jobs import ENDED, JobState
 from queuectld.core.retention import LATEST, SOONEST, Rule, pause, rules
 from queuectld.core.settings import DAY, Settings
 

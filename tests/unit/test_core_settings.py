@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.errors import ProtocolError
+from queuectl_protocol.errors import ProtocolError
 from queuectld.core.settings import DEFINITIONS, Settings, check, definition, with_overrides
 
 DEFAULTS = Settings()

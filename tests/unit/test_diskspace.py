@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import ProtocolError
+from queuectl_protocol.errors import ProtocolError
 from queuectld.diskspace import FLOOR_VARIABLE, RESERVE, DiskSpace
 
 MORE_THAN_THERE_IS = str(1 << 62)

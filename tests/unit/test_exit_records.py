@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.jobs import Outcome
-from protocol.messages import AttemptResult
+from queuectl_protocol.jobs import Outcome
+from queuectl_protocol.messages import AttemptResult
 from queuectld.worker import exit_records
 from tests.harness import ROOT
 
@@ -86,8 +86,8 @@ def test_a_short_write_is_no_record(state_dir: Path) -> None:
     program = """
 import resource, sys
 from pathlib import Path
-from protocol.jobs import Outcome
-from protocol.messages import AttemptResult
+from queuectl_protocol.jobs import Outcome
+from queuectl_protocol.messages import AttemptResult
 from queuectld.worker import exit_records
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
 try:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from protocol.ids import ALPHABET, BEGINNING, LENGTH, RUN, Ids
+from queuectl_protocol.ids import ALPHABET, BEGINNING, LENGTH, RUN, Ids
 from tests.harness import ROOT
 
 IDS = Ids()
@@ -14,7 +14,7 @@ RUNS = 150
 
 AFTER_A_FORK = """
 import os
-from protocol.ids import Ids
+from queuectl_protocol.ids import Ids
 ids = Ids()
 ids.make()
 child = os.fork()

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from protocol.errors import ProtocolError
+from queuectl_protocol.errors import ProtocolError
 from queuectld.readers import Readers
 from queuectld.store.base import Reader, StorageFailed
 from tests.store.memory import MemoryReader, MemoryStore

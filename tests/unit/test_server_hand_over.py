@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 
-from protocol.messages import JobSummaries
+from queuectl_protocol.messages import JobSummaries
 from queuectld.server import Access, Connection, Server
 from tests.harness import request_line
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from protocol.messages import AttachParams, AttachResult
+from queuectl_protocol.messages import AttachParams, AttachResult
 from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.core.settings import Settings

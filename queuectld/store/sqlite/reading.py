@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from protocol.jobs import Attempt, Job, JobState
+from queuectl_protocol.jobs import Attempt, Job, JobState
 from queuectld.store.base import GivenUp, JobRecord, RunningAttempt, StorageFailed, WorkerRecord
 from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.backup import write_backup

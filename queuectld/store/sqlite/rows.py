@@ -13,8 +13,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import msgspec
 from msgspec import UNSET, Meta, Struct
 
-from protocol.jobs import Attempt, Job, JobState, Outcome
-from protocol.messages import MAX_TIME
+from queuectl_protocol.jobs import Attempt, Job, JobState, Outcome
+from queuectl_protocol.messages import MAX_TIME
 from queuectld.store.base import JobRecord, ReadyJob, RunningAttempt, UnreadableJob
 from queuectld.store.sqlite.connection import Row
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from protocol.jobs import WAITING, JobState, Outcome
+from queuectl_protocol.jobs import WAITING, JobState, Outcome
 from queuectld.store.base import Deleted, NewJob, ReadyJob, RunningAttempt, StorageError, StorageFailed, WorkerRecord
 from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.connection import Connection, Row, Values

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from protocol import framing
-from protocol.ids import Ids
+from queuectl_protocol import framing
+from queuectl_protocol.ids import Ids
 from queuectld.store.sqlite import open_store
 from queuectld.store.sqlite.connection import open_raw, prepare_writer
 from queuectld.store.sqlite.statements import INSERT_JOBS

@@ -1,8 +1,8 @@
 """Writes docs/protocol.md from the tables and structs of this package.
 
-`python -m protocol.reference > docs/protocol.md` brings it up to date; a test holds the checked-in page against
-`render()`. What a field means is taken from the docstring under it, else from the one under the named type that it is
-annotated with.
+`python -m queuectl_protocol.reference > docs/protocol.md` brings it up to date; a test holds the checked-in page
+against `render()`. What a field means is taken from the docstring under it, else from the one under the named type
+that it is annotated with.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from types import ModuleType
 from msgspec import Struct
 from msgspec import inspect as introspect
 
-from protocol import jobs, messages
-from protocol.errors import KINDS
-from protocol.framing import MAX_ID, MAX_LINE, PATTERNS
-from protocol.messages import MAX_INTEGER, METHODS, NOTIFICATIONS, Method
-from protocol.version import PROTOCOL
+from queuectl_protocol import jobs, messages
+from queuectl_protocol.errors import KINDS
+from queuectl_protocol.framing import MAX_ID, MAX_LINE, PATTERNS
+from queuectl_protocol.messages import MAX_INTEGER, METHODS, NOTIFICATIONS, Method
+from queuectl_protocol.version import PROTOCOL
 
 EXAMPLES: dict[str, str] = {
     "server.info": "{}",
@@ -56,7 +56,7 @@ EXAMPLES: dict[str, str] = {
 """Parameters to show for each method."""
 
 _INTRODUCTION = f"""\
-<!-- Made by `python -m protocol.reference > docs/protocol.md` from the code that decodes the messages. Edit there. -->
+<!-- Made from the code that decodes the messages: `python -m queuectl_protocol.reference > docs/protocol.md` -->
 
 # The protocol
 

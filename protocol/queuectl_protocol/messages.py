@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
 
-from protocol.jobs import AttemptNumber, Job, JobSpec, JobState, Outcome, QueueName, Seconds, Worker
+from queuectl_protocol.jobs import AttemptNumber, Job, JobSpec, JobState, Outcome, QueueName, Seconds, Worker
 
 JobRef = Annotated[str, Meta(min_length=1, max_length=128)]
 """A job's id, or a prefix of it that no other id has."""

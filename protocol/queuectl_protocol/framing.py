@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from protocol.errors import ProtocolError, short
-from protocol.jobs import JobState, Outcome
+from queuectl_protocol.errors import ProtocolError, short
+from queuectl_protocol.jobs import JobState, Outcome
 
 S = TypeVar("S", bound=Struct)
 
