@@ -159,6 +159,8 @@ def _status_of(run: Any) -> int:
             sys.stderr.write("\n")  # at a question, the terminal's ^C is still on its line
             return INTERRUPTED
         return REFUSED
+    except KeyboardInterrupt:  # while a shell waits for completions, where click does not expect it
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - people get a sentence, whatever it is
         return _complain(error)
     return answer if isinstance(answer, int) else DONE

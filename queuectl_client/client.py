@@ -113,7 +113,7 @@ class Client:
         """Ask for `method` and wait for the answer.
 
         Args:
-            method: a key of `protocol.messages.METHODS`.
+            method: a key of `queuectl_protocol.messages.METHODS`.
             params: the struct that METHODS names for it; None where it takes nothing.
 
         Returns:

@@ -68,10 +68,13 @@ class Connection:
 
     def is_open(self) -> bool:
         """False if the other side has closed it: then nothing that is sent now can be carried out."""
+        # A socket with a timeout waits for something to read, whatever the flags of recv() are: it is asked for first.
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(0):
+            return True
         try:
             return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
-        except BlockingIOError:
-            return True
         except OSError:
             return False
 

@@ -15,12 +15,14 @@ def main() -> NoReturn:
     gc.disable()
     # msgspec takes this along if it happens to be installed, and uses nothing of it on a Python of today.
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
-    from queuectl_client import cli  # noqa: PLC0415 - as above
-
-    gc.freeze()
-    gc.enable()
     try:
+        from queuectl_client import cli  # noqa: PLC0415 - as above
+
+        gc.freeze()
+        gc.enable()
         cli.main()
+    except KeyboardInterrupt:  # while modules are imported: later, the command line itself sees to it
+        status = 130
     except SystemExit as end:
         if "coverage" in sys.modules:  # it writes what it saw when the interpreter ends
             raise

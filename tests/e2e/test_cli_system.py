@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from queuectl_client import Client
 from queuectl_protocol.version import PROTOCOL, __version__
 from tests.client import Tree, background, output_of, shell_environment, wait_connected
 from tests.harness import PATIENCE, Daemon, is_running, processes_with, wait_for
@@ -390,6 +391,35 @@ def test_ids_states_and_names_are_completed_from_the_daemon(single: Daemon) -> N
     assert complete(single, "queuectl dlq ") == ["list", "purge", "retry"]
     assert complete(single, "queuectl con") == ["config"]
     assert "--priority" in complete(single, "queuectl enqueue --p")
+
+
+def test_a_client_with_a_timeout_does_not_wait_before_it_asks_again(daemon: Daemon) -> None:
+    with Client(daemon.socket, timeout=20) as client:
+        client.info()
+        began = time.monotonic()
+        client.status()
+        client.workers()
+    assert time.monotonic() - began < 20
+
+
+def test_control_c_while_a_daemon_does_not_answer_completes_nothing_and_says_nothing(directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(directory / "sock"))
+        silent.listen()
+        environment = {
+            **shell_environment(directory),
+            "QUEUECTL_SOCKET": str(directory / "sock"),
+            "_QUEUECTL_COMPLETE": "bash_complete", "COMP_WORDS": "queuectl show a", "COMP_CWORD": "2",
+        }  # fmt: skip
+        with subprocess.Popen(
+            ["queuectl"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            connected, _ = silent.accept()
+            with connected:
+                connected.recv(65536)  # it has asked, and waits
+                process.send_signal(signal.SIGINT)
+                assert process.communicate(timeout=PATIENCE) == ("", "")
+        assert process.returncode == 130
 
 
 def test_bash_completes_with_the_script(daemon: Daemon) -> None:
