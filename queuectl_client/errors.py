@@ -1,4 +1,4 @@
-"""What can go wrong on this side of the socket. What the daemon refuses is a `queuectl_protocol.errors.ProtocolError`."""
+"""What can go wrong on this side of the socket. What the daemon refuses is a `ProtocolError`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ def test_every_name_of_the_package_is_there(name: str) -> None:
 
 
 def test_every_error_is_exported() -> None:
-    for kind in [ClientError, *ClientError.__subclasses__()]:
+    kinds: list[type[ClientError]] = [ClientError, *ClientError.__subclasses__()]
+    for kind in kinds:
         assert getattr(queuectl_client, kind.__name__) is kind
 
 
