@@ -26,11 +26,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 import queuectl_protocol
 import queuectld
 from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.framing import MAX_LINE
 from queuectl_protocol.jobs import Outcome, Worker, WorkerState
 from queuectl_protocol.messages import (
     AttachParams,
@@ -79,6 +81,10 @@ PROOF_PAUSE = 1.0
 
 PROOF_PATIENCE = 30.0
 """Seconds that a stopping daemon waits for the proof that what it killed is gone: a loaded machine takes its time."""
+
+OLD_WORKERS_LEASE = MAX_LINE - 1024
+"""Bytes of a lease that a worker of version 0.1.0 may not be able to read: it drops the connection instead, and comes
+again. A worker that comes again without such a job is replaced. Otherwise this would go on for ever."""
 
 MAX_UNDERTAKERS = 16
 """Process trees that are ended side by side; each looks through all of /proc."""
@@ -536,6 +542,9 @@ class Supervisor:
                 if lease is None:
                     self._bury(handle, "has a job that can't be read")
                     raise ProtocolError("forbidden", "the job of this worker can't be read any more")
+                if len(msgspec.json.encode(lease)) > OLD_WORKERS_LEASE:
+                    self._bury(handle, "did not take a large job", lost_as=Outcome.INTERRUPTED)
+                    raise ProtocolError("forbidden", "this worker did not take its job")
         if handle.peer is peer:  # else it came again meanwhile, or is gone
             # From here to the answer without a pause; what is said from now on is said after it.
             handle.greeted = True

@@ -18,7 +18,12 @@ from queuectl_protocol.jobs import JobState, Outcome
 S = TypeVar("S", bound=Struct)
 
 MAX_LINE = 1024 * 1024
-"""Bytes of a line, its newline not counted."""
+"""Bytes of a line to the daemon, its newline not counted."""
+
+MAX_TOLD = 4 * MAX_LINE
+"""Bytes of a line to a worker. An attempt's lease is the job as it was enqueued, in a line of at most `MAX_LINE`, and
+some fields more. No character takes more bytes in it than it took there: JSON must escape the same ones in both.
+"""
 
 MAX_ID = 128
 """Characters of a request's id."""

@@ -75,7 +75,7 @@ class Worker:
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
         self._connection: socket.socket | None = None
-        self._lines = framing.Lines()
+        self._lines = framing.Lines(framing.MAX_TOLD)
         self._calls: dict[int, str] = {}
         self._next_call = 1
         self._attached = self._was_attached = self._nobody_listens = False
@@ -227,7 +227,7 @@ class Worker:
             self._retry_later()
             return
         self._poll.register(self._connection, select.POLLIN)
-        self._lines = framing.Lines()
+        self._lines = framing.Lines(framing.MAX_TOLD)
         self._calls.clear()
         running = None
         if self._attempt is not None:

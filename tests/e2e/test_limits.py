@@ -13,9 +13,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from queuectl_protocol.framing import MAX_LINE
 from tests.harness import Daemon, Wire, request_line, wait_for
 
 MIB = 1024 * 1024
@@ -125,6 +127,39 @@ def test_a_line_of_two_mebibytes_is_refused_once_and_the_next_is_served(pool: Da
         wire.send_raw(b"x" * (2 * MIB) + b"\n")
         assert wire.receive()["error"]["data"]["kind"] == "too_large"
         assert wire.call("server.info")["pid"] == pool.pid
+
+
+def enqueue_line(job: dict[str, Any]) -> bytes:
+    """A request for one job, with no byte that it could do without."""
+    request = {"jsonrpc": "2.0", "id": 1, "method": "job.enqueue", "params": {"jobs": [job]}}
+    return json.dumps(request, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("text", ["x", '"', "\x01", "\N{SNOWMAN}"], ids=["plain", "quotes", "control", "wide"])
+def test_a_job_as_large_as_a_request_may_be_runs(single: Daemon, text: str) -> None:
+    """What its worker is told of it is longer than that."""
+    env = {"LIKE": text * 1000, "END": ""} | {f"V{number}": text * 1000 for number in range(MIB // 1000)}
+    job = {"command": 'test "$V0" = "$LIKE"', "id": "large", "env": env}
+    excess = len(enqueue_line(job)) - MAX_LINE
+    for _ in range(excess // len(json.dumps(text * 1000, ensure_ascii=False).encode()) + 1):
+        env.popitem()
+    env["END"] = "x" * (MAX_LINE - len(enqueue_line(job)))
+    assert len(enqueue_line(job)) == MAX_LINE
+    with single.wire() as wire:
+        wire.send_raw(enqueue_line(job) + b"\n")
+        assert wire.receive()["result"] == {"ids": ["large"]}
+    assert single.call("job.wait", ids=["large"], timeout=30)["jobs"][0]["state"] == "completed"
+    assert single.call("job.get", id="large", env=True)["env"] == env
+    served(single)
+
+
+def test_a_job_of_more_arguments_than_the_system_takes_fails_with_the_reason(single: Daemon) -> None:
+    with single.wire() as wire:
+        job = {"argv": ["/bin/true"] + ["x"] * 240_000, "id": "many", "max_retries": 1}
+        wire.send_raw(enqueue_line(job) + b"\n")
+        assert wire.receive()["result"] == {"ids": ["many"]}
+    assert single.wait_state("many", "dead")["error"] == "can't start /bin/true: Argument list too long"
+    served(single)
 
 
 def test_fifty_megabytes_without_a_newline(pool: Daemon) -> None:

@@ -6,21 +6,26 @@ import asyncio
 import os
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from msgspec import Struct
 
+from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.framing import MAX_LINE
+from queuectl_protocol.jobs import JobState, Outcome
 from queuectl_protocol.messages import AttachParams, AttachResult
 from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.core.settings import Settings
 from queuectld.diskspace import DiskSpace
-from queuectld.store.base import WorkerRecord
+from queuectld.store.base import NewJob, Store, WorkerRecord
 from queuectld.supervisor import Supervisor
 from queuectld.watchers import Watchers
 from queuectld.worker import containment
+from tests.harness import wait_for
 from tests.store.jobs import NOW, new_job, put, sqlite_store
 
 
@@ -54,6 +59,31 @@ def worker(tmp_path: Path) -> Iterator[WorkerRecord]:
     process.wait()
 
 
+@asynccontextmanager
+async def supervised(
+    state_dir: Path, worker: WorkerRecord, job: NewJob, *, desired: int
+) -> AsyncIterator[tuple[Supervisor, Store]]:
+    """A supervisor that has found the worker, to whom the job is leased."""
+    store = sqlite_store(state_dir)
+    (number,) = put(store, job)
+    store.begin()
+    store.add_worker(worker)
+    store.start_attempt(number, 1, "token", worker.id, NOW)
+    store.commit()
+    running = store.running()
+    committer = Committer(store, lambda _error: None, lambda: False)
+    committer.start()
+    supervisor = Supervisor(
+        committer, Watchers(), Settings, Clock(), DiskSpace(state_dir), state_dir / "sock", state_dir, None,
+        os.environ, 1024, 0o077, lambda: None,
+    )  # fmt: skip
+    await supervisor.recover([worker], running, desired)
+    yield supervisor, store
+    supervisor.abandon()
+    await committer.stop()
+    store.close()
+
+
 def attach_and(
     state_dir: Path, worker: WorkerRecord, params: AttachParams, meanwhile: Callable[[Supervisor], Awaitable[None]]
 ) -> tuple[AttachResult, list[str], list[str]]:
@@ -64,35 +94,19 @@ def attach_and(
     """
 
     async def play() -> tuple[AttachResult, list[str], list[str]]:
-        store = sqlite_store(state_dir)
-        (number,) = put(store, new_job("job"))
-        store.begin()
-        store.add_worker(worker)
-        store.start_attempt(number, 1, "token", worker.id, NOW)
-        store.commit()
-        running = store.running()
-        committer = Committer(store, lambda _error: None, lambda: False)
-        committer.start()
-        supervisor = Supervisor(
-            committer, Watchers(), Settings, Clock(), DiskSpace(state_dir), state_dir / "sock", state_dir, None,
-            os.environ, 1024, 0o077, lambda: None,
-        )  # fmt: skip
-        await supervisor.recover([worker], running, 1)
-        ear = Ear(worker.pid)
+        async with supervised(state_dir, worker, new_job("job"), desired=1) as (supervisor, _store):
+            ear = Ear(worker.pid)
 
-        async def attach() -> tuple[AttachResult, list[str]]:
-            answer = await supervisor.attach(ear, params)
-            return answer, ear.heard.copy()
+            async def attach() -> tuple[AttachResult, list[str]]:
+                answer = await supervisor.attach(ear, params)
+                return answer, ear.heard.copy()
 
-        attaching = asyncio.ensure_future(attach())
-        await asyncio.sleep(0)  # until it waits for the store
-        assert not attaching.done()
-        await meanwhile(supervisor)
-        answer, before = await attaching
-        await asyncio.sleep(0)
-        supervisor.abandon()
-        await committer.stop()
-        store.close()
+            attaching = asyncio.ensure_future(attach())
+            await asyncio.sleep(0)  # until it waits for the store
+            assert not attaching.done()
+            await meanwhile(supervisor)
+            answer, before = await attaching
+            await asyncio.sleep(0)
         return answer, before, ear.heard[len(before) :]
 
     return asyncio.run(play())
@@ -133,3 +147,22 @@ def test_changed_settings_are_in_the_answer(tmp_path: Path, worker: WorkerRecord
 
     _answer, before, after = attach_and(tmp_path, worker, AttachParams(worker="w1"), change)
     assert (before, after) == ([], [])
+
+
+def test_a_worker_that_comes_again_without_a_large_job_is_replaced(tmp_path: Path, worker: WorkerRecord) -> None:
+    """One of version 0.1.0 can't read its lease: it drops the connection and comes again, for ever."""
+    large = new_job("job", env={f"V{number}": "x" * 1000 for number in range(MAX_LINE // 1000)})
+
+    async def play() -> None:
+        async with supervised(tmp_path, worker, large, desired=0) as (supervisor, store):
+            ear = Ear(worker.pid)
+            with pytest.raises(ProtocolError, match="did not take its job"):
+                await supervisor.attach(ear, AttachParams(worker="w1"))
+            assert ear.heard == ["closed"]
+            await asyncio.to_thread(wait_for, lambda: not supervisor.workers(), "the worker to be gone")
+            record = store.get(1)
+            assert record is not None
+            assert (record.state, record.attempts) == (JobState.PENDING, 0)
+            assert [attempt.outcome for attempt in store.attempts(1)] == [Outcome.INTERRUPTED]
+
+    asyncio.run(play())
