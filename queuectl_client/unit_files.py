@@ -19,7 +19,8 @@ UNITS = ("queuectld.socket", "queuectld.service")
 SERVICE_USER = "queuectl"
 SERVICE_HOME = "/var/lib/queuectl/home"
 
-_PLACEHOLDER = "@QUEUECTLD@"
+_DAEMON, _CLIENT = "@QUEUECTLD@", "@QUEUECTL@"
+"""Where the templates name the programs."""
 _SIGNATURE = "# Written by `queuectl service install`; unchanged as long as this is its SHA-256: "
 _PROTECTED = (Path("/home"), Path("/root"), Path("/run/user"))
 """What ProtectHome=yes hides from the system service."""
@@ -85,7 +86,7 @@ class UnitFile:
 
 
 def unit_files(scope: Scope, queuectld: Path, root: Path, environ: Mapping[str, str]) -> list[UnitFile]:
-    """All files of `scope`, with `queuectld` as the program, below `root`.
+    """All files of `scope`, with `queuectld` as the daemon's program and `queuectl` beside it, below `root`.
 
     Raises:
         ClientError: systemd can't run a program of this path.
@@ -95,10 +96,13 @@ def unit_files(scope: Scope, queuectld: Path, root: Path, environ: Mapping[str, 
     if scope == "user":
         config = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config").relative_to("/")
         targets = {Path("user", unit): config / "systemd/user" / unit for unit in UNITS}
-    program = exec_path(queuectld)
+    daemon, client = exec_path(queuectld), exec_path(queuectld.with_name("queuectl"))
     templates = _templates()
     return [
-        UnitFile(root / target, _sign((templates / source).read_text().replace(_PLACEHOLDER, program)))
+        UnitFile(
+            root / target,
+            _sign((templates / source).read_text().replace(_DAEMON, daemon).replace(_CLIENT, client)),
+        )
         for source, target in targets.items()
     ]
 

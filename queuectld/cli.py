@@ -126,10 +126,8 @@ def main() -> NoReturn:
     try:
         command.main(prog_name="queuectld")
     except StartError as error:
-        click.echo(f"queuectld: {error}", err=True)
-        if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
+        journal.say_at_the_end(f"queuectld: {error}", *([f"  hint: {error.hint}"] if error.hint else []))
         sys.exit(1)
     except StorageError as error:
-        click.echo(f"queuectld: {error}", err=True)
+        journal.say_at_the_end(f"queuectld: {error}")
         sys.exit(1)

@@ -50,12 +50,20 @@ class Committer:
         on_failure: called in the event loop's thread after an I/O error, once; nothing is taken after it.
         make_room: called in the committer's thread when the disk was full; where it made some, the batch is tried once
             more. Without room the batch is refused, and the next may succeed.
+        on_commit: called in the event loop's thread after each commit.
     """
 
-    def __init__(self, store: Store, on_failure: Callable[[StorageError], None], make_room: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        on_failure: Callable[[StorageError], None],
+        make_room: Callable[[], bool],
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> None:
         self._store = store
         self._on_failure = on_failure
         self._make_room = make_room
+        self._on_commit = on_commit
         self._collected: list[_Submitted] = []
         self._queue: queue.SimpleQueue[list[_Submitted] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -201,7 +209,9 @@ class Committer:
                 future.set_result(result)
             else:
                 future.set_exception(refusal)
-        if error is not None and not isinstance(error, StorageFull):
+        if error is None:
+            self._on_commit()
+        elif not isinstance(error, StorageFull):
             self._on_failure(error)
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from queuectl_protocol import paths
 from queuectl_protocol.errors import ProtocolError
-from queuectl_protocol.jobs import WAITING, JobState
 from queuectl_protocol.version import __version__
 from queuectld import failpoints, handover, sdnotify, startup
 from queuectld.clock import Clock
@@ -32,6 +31,7 @@ from queuectld.readers import Readers
 from queuectld.retention import Retention
 from queuectld.server import Access, Connection, Server, check_handlers
 from queuectld.startup import StartError
+from queuectld.statusline import StatusLine
 from queuectld.store.base import StorageError, StorageFailed, Store
 from queuectld.store.sqlite import open_store
 from queuectld.supervisor import Supervisor
@@ -157,6 +157,7 @@ class _Daemon:
         self._ending: asyncio.Future[Ending] | None = None
         self._broken: asyncio.Future[None]
         self._skip = asyncio.Event()
+        self._status = StatusLine()
         self._connections: list[tuple[int, bytes]] = []
         self._checking = False
 
@@ -165,7 +166,7 @@ class _Daemon:
         self._ending, self._broken = loop.create_future(), loop.create_future()
         clock, watchers, disk = Clock(), Watchers(), DiskSpace(self._options.state_dir)
         disk.keep_reserve()
-        committer = Committer(self._store, self._storage_failed, disk.give_up_reserve)
+        committer = Committer(self._store, self._storage_failed, disk.give_up_reserve, self._status.committed)
         _mend_clock(self._store, clock)
         settings = with_overrides(self._store.settings())
         desired = self._store.desired_workers()
@@ -175,7 +176,7 @@ class _Daemon:
         committer.start()
         address = self._address
         context: Context
-        groups = self._options.cgroup or cgroups.delegated_group()
+        groups = self._options.cgroup or cgroups.delegated_group(os.environ)
         if groups is not None:
             state_dir = self._options.state_dir
             in_use = {containment.marker(state_dir, attempt.token) for attempt in running}
@@ -229,11 +230,16 @@ class _Daemon:
         server.listen(self._listener)
         failpoints.hit("recovery.listening")
         supervisor.wake()
-        background = [asyncio.ensure_future(_watchdog(context)), asyncio.ensure_future(retention.run())]
+        background = [
+            asyncio.ensure_future(_watchdog(context, self._status)),
+            asyncio.ensure_future(self._status.run(context)),
+            asyncio.ensure_future(retention.run()),
+        ]
         if self._unclean:
             background.append(asyncio.ensure_future(self._after_unclean_stop(context)))
         if not self._ending.done():
-            _say_ready(context, counts)
+            self._status.ready(context, counts)
+            _log_ready(context.about)
         ending = await self._ending
         if ending is Ending.STOP:
             # A store that fails meanwhile ends the waiting: nothing that it waits for could be stored any more.
@@ -308,12 +314,11 @@ class _Daemon:
     async def _stop(self, context: Context, server: Server) -> None:
         # systemd's own patience (TimeoutStopSec=) knows nothing of the settings.
         patience = context.settings.shutdown_timeout + 2 * context.settings.kill_grace + STOP_MARGIN
-        sdnotify.notify(
-            "STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(patience * 1_000_000)}", "STATUS=waiting for running attempts"
-        )
+        sdnotify.notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(patience * 1_000_000)}")
         log.info("stopping")
         failpoints.hit("stop.asked")
         context.stopping = True
+        self._status.committed()  # nothing is, but the line is another one
         await context.supervisor.stop(self._skip)
         context.stopped = True
         context.watchers.all_changed()  # those who still wait are told that the daemon goes
@@ -442,21 +447,19 @@ def _mend_clock(store: Store, clock: Clock) -> None:
         store.commit()
 
 
-async def _watchdog(context: Context) -> None:
+async def _watchdog(context: Context, line: StatusLine) -> None:
     """Tell systemd that this process works: its loop turns, and its committer answers."""
     interval = sdnotify.watchdog_interval(os.environ)
     while interval is not None:
         try:
-            status = _status_text(context, await context.committer.submit(lambda store: store.counts()))
+            await context.committer.submit(lambda _store: None)
         except ProtocolError as refusal:  # a full disk is no reason to be killed
-            status = f"STATUS={refusal.message}"
-        sdnotify.notify("WATCHDOG=1", status)
+            line.trouble(refusal.message)
+        sdnotify.notify("WATCHDOG=1")
         await asyncio.sleep(interval)
 
 
-def _say_ready(context: Context, counts: dict[JobState, int]) -> None:
-    about = context.about
-    sdnotify.notify("READY=1", _status_text(context, counts))
+def _log_ready(about: About) -> None:
     log.info(
         "ready",
         extra={
@@ -466,13 +469,6 @@ def _say_ready(context: Context, counts: dict[JobState, int]) -> None:
             "state_dir": str(about.state_dir),
         },
     )
-
-
-def _status_text(context: Context, counts: dict[JobState, int]) -> str:
-    """What `systemctl status` shows in its own line."""
-    waiting = sum(counts[state] for state in WAITING)
-    workers, running = len(context.supervisor.workers()), counts[JobState.PROCESSING]
-    return f"STATUS={workers} workers, {running} jobs running, {waiting} waiting, {counts[JobState.DEAD]} dead"
 
 
 __all__ = ["Options", "StartError", "run"]

@@ -34,6 +34,7 @@ VARIABLES = frozenset(
         "MEMORY_PRESSURE_WATCH",
         "MEMORY_PRESSURE_WRITE",
         "NOTIFY_SOCKET",
+        "QUEUECTLD_DELEGATED",
         "RUNTIME_DIRECTORY",
         "STATE_DIRECTORY",
         "SYSTEMD_EXEC_PID",
@@ -41,7 +42,8 @@ VARIABLES = frozenset(
         "WATCHDOG_USEC",
     }
 )
-"""What systemd says to one service alone; systemd.exec(5). A process that inherits it would take it for its own."""
+"""What systemd and our units say to one service alone; systemd.exec(5). A process that inherits it would take it
+for its own."""
 
 
 def notify(*assignments: str) -> bool:

@@ -47,7 +47,8 @@ def service() -> None:
 @click.option(
     "--queuectld",
     type=click.Path(path_type=Path),
-    help="The daemon's program, as it will be called on the system (default: the one beside this queuectl).",
+    help="The daemon's program, as it will be called on the system, with queuectl beside it "
+    "(default: the one beside this queuectl).",
 )
 def install(scope: Scope | None, root: Path | None, queuectld: Path | None, *, force: bool) -> None:
     """Write the units, and say how to start them."""

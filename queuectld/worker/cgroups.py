@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 _PROBE = "probe-"
-_DELEGATED = ("user.delegate", "trusted.delegate")
+_MARKS = ("user.delegate", "trusted.delegate")
 """Extended attributes by which systemd says that a group is its service's to divide; systemd's CGROUP_DELEGATION."""
 
 _PREFIX = "attempt-"
@@ -39,15 +39,26 @@ def own_group() -> Path | None:
     return None
 
 
-def delegated_group() -> Path | None:
-    """The group that systemd has delegated to this service: the one this process is in, or the one above it."""
+def delegated_group(environ: Mapping[str, str]) -> Path | None:
+    """The group that systemd has delegated to this service: the one this process is in, or the one above it.
+
+    The machine's systemd marks such a group. A user's systemd marks none: there our unit, which asks for the
+    delegation, tells it with $QUEUECTLD_DELEGATED.
+    """
     own = own_group()
+    told = environ.get("QUEUECTLD_DELEGATED") == "yes"
     for group in (own, own.parent) if own is not None else ():
-        for name in _DELEGATED:
-            with contextlib.suppress(OSError):
-                if os.getxattr(group, name) == b"1" and is_usable(group):
-                    return group
+        if ((told and group.suffix == ".service") or _is_marked(group)) and is_usable(group):
+            return group
     return None
+
+
+def _is_marked(group: Path) -> bool:
+    for name in _MARKS:
+        with contextlib.suppress(OSError):
+            if os.getxattr(group, name) == b"1":
+                return True
+    return False
 
 
 def is_usable(group: Path) -> bool:

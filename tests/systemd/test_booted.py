@@ -65,15 +65,9 @@ class Service:
         return status
 
     def reload(self, generation: int) -> None:
-        """Returns when the daemon has re-executed itself for the `generation`th time and systemd has heard of it.
-
-        Asking meanwhile fails if any client is refused.
-        """
+        """When it returns, the daemon has re-executed itself for the `generation`th time."""
         self.systemctl("reload", "queuectld.service")
-        ask = ("daemon", "status", "--json")
-        eventually(
-            lambda: json.loads(self.queuectl(*ask))["generation"] == generation, "the daemon has re-executed itself"
-        )
+        assert json.loads(self.queuectl("daemon", "status", "--json"))["generation"] == generation
         eventually(lambda: self.state() == "active", "systemd was told that it is ready again")
 
     def show(self, job: str) -> dict[str, Any]:
@@ -251,6 +245,22 @@ def test_stop_lets_a_running_job_finish_in_time(service: Service) -> None:
     service.assert_ran_once("soon", job)
 
 
+def test_the_journal_has_a_priority_for_each_line_and_no_second_time(service: Service) -> None:
+    service.status()
+    service.drop_in("queuectld.service", "[Service]\nEnvironment=QUEUECTL_SOCKET_GROUP=nobody-of-that-name\n")
+    service.systemctl("restart", "queuectld.service", status=1)
+    lines = eventually(lambda: _journal(service.machine, "3"), "the refusal is in the journal")
+    assert all("nobody-of-that-name" in line or "hint" in line for line in lines)
+    ready = next(line for line in _journal(service.machine, "6") if "ready" in line)
+    assert ready.startswith("info    ready version=")
+
+
+def _journal(machine: Machine, priority: str) -> list[str]:
+    """What the daemon itself wrote with that priority."""
+    ask = ("journalctl", "--output=cat", "_COMM=queuectld", f"PRIORITY={priority}")
+    return [line for line in machine.run(*ask, status=None).splitlines() if not line.startswith("--")]
+
+
 def test_a_stop_may_take_longer_than_the_unit_says_if_the_settings_do(service: Service) -> None:
     service.drop_in("queuectld.service", "[Service]\nTimeoutStopSec=6s\n")
     service.queuectl("worker", "start", "--count", "1")
@@ -412,9 +422,12 @@ def test_a_daemon_of_ones_own(machine: Machine) -> None:
     machine.sh(following, user="carol")
     assert service.status()["daemon"]["socket"] == f"/run/user/{uid}/queuectl/queuectl.sock"
     assert service.status()["daemon"]["state_dir"] == "/home/carol/.local/state/queuectl"
+    assert service.status()["daemon"]["containment"] == "cgroup"
 
     service.queuectl("worker", "start", "--count", "1")
     assert service.queuectl("run", "-c", "id -un; pwd") == "carol\n/home/carol"
+    assert "/queuectld.service/attempt-" in service.queuectl("run", "-c", "cat /proc/self/cgroup")
+    assert service.queuectl("run", "-c", "env | grep QUEUECTLD_ || echo none") == "none"
     job, daemon = service.start_job("mine"), service.pid()
     service.reload(1)
     assert service.pid() == daemon

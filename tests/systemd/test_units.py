@@ -18,15 +18,15 @@ MOST_EXPOSURE = 2.0
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
 
-@pytest.fixture(params=["/usr/bin/env", "a directory/100%/queuectld"])
+@pytest.fixture(params=["bin", "a directory/100%"])
 def program(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """An ordinary path, and one that systemd reads only if it is escaped."""
-    path = tmp_path / str(request.param)
-    if not path.exists():
-        path.parent.mkdir(parents=True)
-        path.write_text("#!/bin/sh\n")
-        path.chmod(0o755)
-    return path
+    directory = tmp_path / str(request.param)
+    directory.mkdir(parents=True)
+    for name in ("queuectl", "queuectld"):
+        (directory / name).write_text("#!/bin/sh\n")
+        (directory / name).chmod(0o755)
+    return directory / "queuectld"
 
 
 def install(scope: str, root: Path, program: Path) -> list[Path]:
@@ -60,9 +60,9 @@ def test_verify_is_clean(scope: str, program: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "complaint"), [("KilMode=process", "KilMode"), ("ExecStart=/nonexistent", "ExecStart")]
 )
-def test_verify_would_notice(wrong: str, complaint: str, tmp_path: Path) -> None:
+def test_verify_would_notice(wrong: str, complaint: str, program: Path, tmp_path: Path) -> None:
     """Else a clean answer would mean nothing."""
-    units = install("system", tmp_path / "root", Path("/usr/bin/env"))
+    units = install("system", tmp_path / "root", program)
     units[0].write_text(units[0].read_text().replace("[Service]\n", f"[Service]\n{wrong}\n"))
     assert complaint in complaints("system", units, tmp_path)
 
