@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Context:
     """The daemon as its handlers see it.
 
     Attributes:
+        resizing: held from the decision on a new size of the pool until it is stored and carried out, so that two
+            requests at once add up.
         settings: those in force; replaced as a whole after a change is committed.
         stopping: a stop was asked for: nothing new is taken.
         stopped: and all attempts have ended: nothing will happen any more that could be waited for.
@@ -51,6 +54,7 @@ class Context:
     disk: DiskSpace
     retention: Retention
     settings: Settings
+    resizing: asyncio.Lock = field(default_factory=asyncio.Lock)
     stopping: bool = False
     stopped: bool = False
     ending: bool = False

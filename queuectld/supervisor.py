@@ -165,6 +165,18 @@ class Handle:
         return WorkerState.BUSY if self.running else WorkerState.IDLE
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What a request to stop workers comes to."""
+
+    workers: list[str] | None
+    """Ids of those that are to go; None: all that there are when it is carried out."""
+    counted: list[str]
+    """Those of them that were in the pool."""
+    desired: int
+    """The size of the pool afterwards."""
+
+
 class Supervisor:
     """The pool of workers.
 
@@ -358,22 +370,28 @@ class Supervisor:
         self._desired = count
         return self._fill_pool()
 
-    def stop_workers(self, ids: Iterable[str] | None, *, now: bool) -> list[str]:
-        """Take workers out of the pool; those that were in it.
+    def plan_stop(self, ids: Iterable[str] | None) -> Stop:
+        """What it takes to take workers out of the pool, all of them where `ids` is None. Changes nothing.
 
         Raises:
-            ProtocolError: `not_found`; then none is stopped.
+            ProtocolError: `not_found`.
         """
-        known = list(self._handles.values())
-        handles = known if ids is None else [self._find(worker) for worker in dict.fromkeys(ids)]
-        stopped = [handle for handle in handles if not handle.retiring and not handle.ending]
+        handles = self._handles.values() if ids is None else [self._find(worker) for worker in dict.fromkeys(ids)]
+        counted = [handle.record.id for handle in handles if not handle.retiring and not handle.ending]
         # All: also those that are being replaced, or wait for another try to start.
-        self._desired = 0 if ids is None else max(0, self._desired - len(stopped))
-        for handle in handles:
-            self._retire(handle)
-            if now:
-                self._interrupt(handle)
-        return [handle.record.id for handle in stopped]
+        desired = 0 if ids is None else max(0, self._desired - len(counted))
+        return Stop(None if ids is None else [handle.record.id for handle in handles], counted, desired)
+
+    def carry_out(self, stop: Stop, *, now: bool) -> None:
+        """Take the workers out of the pool; with `now`, end what they run too."""
+        self._desired = stop.desired
+        for worker in list(self._handles) if stop.workers is None else stop.workers:
+            handle = self._handles.get(worker)  # one may have ended since the plan
+            if handle is not None:
+                self._retire(handle)
+                if now:
+                    self._interrupt(handle)
+        self._fill_pool()  # one that has ended since the plan was replaced already
 
     def _find(self, worker: str) -> Handle:
         handle = self._handles.get(worker)

@@ -26,30 +26,33 @@ async def list_(context: Context, _peer: Peer, _params: NoParams) -> WorkerListR
 
 async def start(context: Context, _peer: Peer, params: WorkerStartParams) -> WorkerStartResult:
     context.refuse_when_stopping()
-    desired = context.supervisor.desired + params.count
-    if desired > MAX_WORKERS:
-        raise ProtocolError("invalid_params", f"`count`: there can be {MAX_WORKERS} workers, not {desired}")
-    most = context.about.most_workers
-    if desired > most:
-        raise ProtocolError(
-            "invalid_params",
-            f"`count`: the daemon's limit of open files leaves room for {most} workers, not {desired}",
-            "raise it (LimitNOFILE= of the unit, `ulimit -n`) and start the daemon again",
-        )
-    # The pool changes first, and its size is read when the change is stored: two requests at once add up.
-    ids = context.supervisor.set_desired(desired)
-    await _store_size(context)
+    async with context.resizing:
+        desired = context.supervisor.desired + params.count
+        if desired > MAX_WORKERS:
+            raise ProtocolError("invalid_params", f"`count`: there can be {MAX_WORKERS} workers, not {desired}")
+        most = context.about.most_workers
+        if desired > most:
+            raise ProtocolError(
+                "invalid_params",
+                f"`count`: the daemon's limit of open files leaves room for {most} workers, not {desired}",
+                "raise it (LimitNOFILE= of the unit, `ulimit -n`) and start the daemon again",
+            )
+        await _store_size(context, desired)
+        ids = context.supervisor.set_desired(desired)
     return WorkerStartResult(ids=ids, desired=desired)
 
 
 async def stop(context: Context, _peer: Peer, params: WorkerStopParams) -> WorkerStopResult:
-    ids = context.supervisor.stop_workers(params.ids, now=params.now)
-    await _store_size(context)
-    return WorkerStopResult(ids=ids, desired=context.supervisor.desired)
+    async with context.resizing:
+        stop = context.supervisor.plan_stop(params.ids)
+        await _store_size(context, stop.desired)
+        context.supervisor.carry_out(stop, now=params.now)
+    return WorkerStopResult(ids=stop.counted, desired=stop.desired)
 
 
-async def _store_size(context: Context) -> None:
-    await context.committer.submit(lambda store: store.set_desired_workers(context.supervisor.desired))
+async def _store_size(context: Context, desired: int) -> None:
+    """Before anything is done: what can't be stored is refused, and then nothing may have changed."""
+    await context.committer.submit(lambda store: store.set_desired_workers(desired))
 
 
 async def attach(context: Context, peer: Peer, params: AttachParams) -> AttachResult:

@@ -116,7 +116,7 @@ def test_an_exit_that_is_asked_for_meanwhile_is_told_after_the_answer(tmp_path: 
     """Found by the kill storm: told before, the worker exited, and the attempt that the answer brought was lost."""
 
     async def stop(supervisor: Supervisor) -> None:
-        supervisor.stop_workers(None, now=False)
+        supervisor.carry_out(supervisor.plan_stop(None), now=False)
 
     answer, before, after = attach_and(tmp_path, worker, AttachParams(worker="w1"), stop)
     assert answer.lease is not None
@@ -125,7 +125,7 @@ def test_an_exit_that_is_asked_for_meanwhile_is_told_after_the_answer(tmp_path: 
 
 def test_an_end_that_is_asked_for_meanwhile_is_told_after_the_answer(tmp_path: Path, worker: WorkerRecord) -> None:
     async def stop(supervisor: Supervisor) -> None:
-        supervisor.stop_workers(None, now=True)
+        supervisor.carry_out(supervisor.plan_stop(None), now=True)
 
     answer, before, after = attach_and(tmp_path, worker, AttachParams(worker="w1"), stop)
     assert answer.lease is not None
