@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from queuectl_protocol.errors import ProtocolError
 from queuectld import failpoints
-from queuectld.store.base import StorageError, StorageFailed, StorageFull, Store
+from queuectld.store.base import NothingChanged, StorageBusy, StorageError, StorageFailed, StorageFull, Store
 
 T = TypeVar("T")
 Operation = Callable[[Store], T]
@@ -80,7 +80,7 @@ class Committer:
         It may run more than once, each time on what the store was before: it changes nothing else, or sets it anew.
 
         Raises (through the future):
-            ProtocolError: the operation's own refusal, or `storage_full`, or `storage_failed`.
+            ProtocolError: the operation's own refusal, or `storage_full`, `busy` or `storage_failed`.
         """
         assert self._loop is not None, "start comes first"  # noqa: S101 - a programming error
         future: asyncio.Future[T] = self._loop.create_future()
@@ -112,35 +112,48 @@ class Committer:
     def _run(self) -> None:
         stopping = False
         while not stopping:
-            batch: list[_Submitted] = []
-            item = self._queue.get()
-            while True:
-                if item is None:
-                    stopping = True
-                    break
-                batch += item
-                if len(batch) >= MAX_BATCH:
-                    break
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            if batch:
-                self._commit(batch)
+            batch, stopping = self._take(self._queue.get(), MAX_BATCH)
+            error = self._commit(batch) if batch else None
+            if isinstance(error, StorageBusy) and not stopping:
+                # Who has come meanwhile has waited too: batch by batch the last of them would wait for ever.
+                waiting, stopping = self._take([], None)
+                self._refuse(waiting, error)
 
-    def _commit(self, batch: list[_Submitted]) -> None:
+    def _take(self, item: list[_Submitted] | None, most: int | None) -> tuple[list[_Submitted], bool]:
+        """`item` and what else waits, until that is `most` operations; and whether the end is among it."""
+        taken: list[_Submitted] = []
+        while item is not None:
+            taken += item
+            if most is not None and len(taken) >= most:
+                return taken, False
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return taken, False
+        return taken, True
+
+    def _commit(self, batch: list[_Submitted]) -> StorageError | None:
+        """Why the batch was refused, as a whole; None where it was committed."""
         outcomes: list[_Outcome] = []
         error: StorageError | None = self._failed
         if error is None:
             outcomes, error = self._transact(batch)
             if isinstance(error, StorageFull) and self._make_room():
                 outcomes, error = self._transact(batch)
-        if error is not None:
-            refusal = _refusal(error)
-            # Even what was refused by its own operation: that refusal was decided on changes that are not there now.
-            outcomes = [(future, None, refusal) for _, future in batch]
-            if not isinstance(error, StorageFull):
+        if error is None:
+            self._answer(outcomes, None)
+        else:
+            if not isinstance(error, NothingChanged):
                 self._failed = error
+            # Even what was refused by its own operation: that refusal was decided on changes that are not there now.
+            self._refuse(batch, error)
+        return error
+
+    def _refuse(self, batch: list[_Submitted], error: StorageError) -> None:
+        refusal = _refusal(error)
+        self._answer([(future, None, refusal) for _, future in batch], error)
+
+    def _answer(self, outcomes: list[_Outcome], error: StorageError | None) -> None:
         assert self._loop is not None  # noqa: S101 - set by start
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._resolve, outcomes, error)
@@ -211,13 +224,15 @@ class Committer:
                 future.set_exception(refusal)
         if error is None:
             self._on_commit()
-        elif not isinstance(error, StorageFull):
+        elif not isinstance(error, NothingChanged):
             self._on_failure(error)
 
 
 def _refusal(error: StorageError) -> ProtocolError:
     if isinstance(error, StorageFull):
         return ProtocolError("storage_full", f"the disk is full: {error}", "nothing was changed; free some space")
+    if isinstance(error, StorageBusy):
+        return ProtocolError("busy", str(error), "nothing was changed; try again when the other program is done")
     return ProtocolError(
         "storage_failed",
         f"the store failed: {error}",

@@ -32,7 +32,7 @@ from queuectld.retention import Retention
 from queuectld.server import Access, Connection, Server, check_handlers
 from queuectld.startup import StartError
 from queuectld.statusline import StatusLine
-from queuectld.store.base import StorageError, StorageFailed, Store
+from queuectld.store.base import StorageBusy, StorageError, StorageFailed, Store
 from queuectld.store.sqlite import open_store
 from queuectld.supervisor import Supervisor
 from queuectld.watchers import Watchers
@@ -442,7 +442,12 @@ def _mend_clock(store: Store, clock: Clock) -> None:
     ahead = store.last_seen_time() - clock.now()
     if ahead > CLOCK_SLACK:
         log.warning("the clock was set back; waiting jobs are moved along", extra={"seconds": round(ahead, 3)})
-        store.begin()
+        while True:
+            try:
+                store.begin()
+                break
+            except StorageBusy as error:  # without this nothing may start: a delay would grow by the jump
+                log.warning("waiting: %s", error)
         store.shift_waiting(-ahead, clock.now())
         store.commit()
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from queuectl_protocol.errors import ProtocolError
-from queuectld.store.base import Reader, StorageError
+from queuectld.store.base import Reader, StorageBusy, StorageError
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Readers:
         """The result of `read`, which sees what was committed before this call.
 
         Raises:
-            ProtocolError: what `read` raises; `storage_failed` where the store can't be read.
+            ProtocolError: what `read` raises; `storage_failed` where the store can't be read; `busy`: it is locked.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, read)
 
@@ -38,6 +38,8 @@ class Readers:
         reader = self._free.get()
         try:
             return read(reader)
+        except StorageBusy as error:
+            raise ProtocolError("busy", str(error), "try again when the other program is done") from error
         except StorageError as error:
             raise ProtocolError("storage_failed", f"the store can't be read: {error}") from error
         finally:

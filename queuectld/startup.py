@@ -85,7 +85,7 @@ def lock_state_dir(path: Path) -> int:
 
 
 def _unusable(path: Path, error: OSError) -> StartError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return StartError(
         f"the state directory {path} can't be used: {error.strerror}",
         "free some disk space" if full else "give --state-dir one that is writable",

@@ -31,7 +31,11 @@ KINDS: dict[str, ErrorKind] = {
         ErrorKind("conflict", -32002, "It contradicts what is there: an id used for other content, a late result."),
         ErrorKind("invalid_state", -32003, "The job's state does not allow it."),
         ErrorKind("too_large", -32004, "The line is longer than the limit."),
-        ErrorKind("busy", -32005, "Too many connections or requests at once; try again."),
+        ErrorKind(
+            "busy",
+            -32005,
+            "Too much at once, or another program has locked the database; nothing was changed, try again.",
+        ),
         ErrorKind("forbidden", -32006, "The peer may not connect, or may not call this method."),
         ErrorKind("shutting_down", -32007, "The daemon is stopping and takes nothing new."),
         ErrorKind("storage_full", -32008, "The disk is (nearly) full; nothing was changed."),

@@ -23,8 +23,16 @@ class StorageError(Exception):
     """Something about the storage is wrong; the message is for a person."""
 
 
-class StorageFull(StorageError):  # noqa: N818 - named after what happened
-    """No room. The whole transaction was rolled back; nothing was changed. Any write can raise it, and the commit."""
+class NothingChanged(StorageError):  # noqa: N818 - named after what happened
+    """The whole transaction was rolled back; nothing was changed, and the next one may succeed."""
+
+
+class StorageFull(NothingChanged):
+    """No room. Any write can raise it, and the commit."""
+
+
+class StorageBusy(NothingChanged):
+    """Another program kept the store locked, for longer than its driver waits. Mostly `begin` raises it."""
 
 
 class StorageFailed(StorageError):  # noqa: N818 - as above

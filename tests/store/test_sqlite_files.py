@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from queuectl_protocol.jobs import JobState, Outcome
-from queuectld.store.base import StorageError, StorageFailed, StorageFull, StorageUnusable
+from queuectld.store.base import StorageBusy, StorageError, StorageFailed, StorageFull, StorageUnusable
 from queuectld.store.sqlite import SqliteStore, open_store
 from queuectld.store.sqlite.connection import Values
 from queuectld.store.sqlite.errors import translate
@@ -664,21 +664,24 @@ class TestErrors:
             (sqlite3.SQLITE_FULL, StorageFull),
             (sqlite3.SQLITE_IOERR, StorageFailed),
             (sqlite3.SQLITE_IOERR_FSYNC, StorageFailed),
+            (sqlite3.SQLITE_IOERR_WRITE, StorageFailed),
             (sqlite3.SQLITE_IOERR_SHMSIZE, StorageFailed),
             (sqlite3.SQLITE_CORRUPT, StorageFailed),
             (sqlite3.SQLITE_NOTADB, StorageFailed),
-            (sqlite3.SQLITE_BUSY, StorageFailed),
+            (sqlite3.SQLITE_BUSY, StorageBusy),
+            (sqlite3.SQLITE_BUSY_TIMEOUT, StorageBusy),
             (sqlite3.SQLITE_READONLY, StorageFailed),
             (sqlite3.SQLITE_CONSTRAINT_UNIQUE, StorageFailed),
             (None, StorageFailed),
         ],
     )
-    def test_translation(self, code: int | None, expected: type[StorageError]) -> None:
+    def test_translation(self, tmp_path: Path, code: int | None, expected: type[StorageError]) -> None:
         error = sqlite3.OperationalError("something")
         if code is not None:
             error.sqlite_errorcode = code
             error.sqlite_errorname = "SQLITE_SOMETHING"
-        assert type(translate(error)) is expected
+        assert type(translate(error, tmp_path / "queue.db")) is expected
+        assert list(tmp_path.iterdir()) == []
 
     def _fill(self, store: SqliteStore) -> None:
         """No page more may be added to the file."""

@@ -13,7 +13,7 @@ import pytest
 
 from queuectl_protocol.errors import ProtocolError
 from queuectld.committer import MAX_BATCH, Committer, Joint
-from queuectld.store.base import StorageError, StorageFailed, StorageFull, Store
+from queuectld.store.base import StorageBusy, StorageError, StorageFailed, StorageFull, Store
 from tests.store.jobs import NOW, new_job, sqlite_store
 from tests.store.memory import MemoryStore
 
@@ -325,6 +325,38 @@ def test_what_waits_behind_a_failed_commit_is_refused_too() -> None:
     assert [refusal.kind for refusal in refusals] == ["storage_failed"] * 2
     assert store.settings() == {}
     assert len({str(failure) for failure in outcomes.failures}) == 1
+
+
+def test_locked_out_it_refuses_all_that_wait_at_once_and_the_next_may_succeed() -> None:
+    """Batch by batch, each with its own patience, the last of many would wait for minutes."""
+
+    class Locked(GatedStore):
+        locked = True
+
+        def begin(self) -> None:
+            super().begin()
+            if self.locked:
+                self.rollback()
+                self.gate.wait(30)
+                raise StorageBusy("another program keeps the database locked")
+
+    store = Locked()
+
+    async def use(committer: Committer, _outcomes: Outcomes) -> list[Any]:
+        first = committer.submit(setting("a", 1))
+        futures = [committer.submit(setting(f"s{number}", number)) for number in range(3 * MAX_BATCH)]
+        await asyncio.sleep(0)
+        store.gate.set()
+        refusals = await settled(first, *futures)
+        store.locked = False
+        return [*refusals, await committer.submit(setting("b", 2))]
+
+    (*refusals, last), outcomes = run(store, use)
+    assert {refusal.kind for refusal in refusals} == {"busy"}
+    assert last == "b"
+    assert store.settings() == {"b": 2}
+    assert store.steps.count("begin") == 2
+    assert (outcomes.failures, outcomes.full) == ([], 0)
 
 
 def test_a_full_disk_refuses_one_batch_and_the_next_may_succeed() -> None:

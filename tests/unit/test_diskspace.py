@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 import pytest
 
 from queuectl_protocol.errors import ProtocolError
-from queuectld.diskspace import FLOOR_VARIABLE, RESERVE, DiskSpace
+from queuectld.diskspace import FLOOR_OF_FILES, FLOOR_VARIABLE, RESERVE, DiskSpace, free_of
 
 MORE_THAN_THERE_IS = str(1 << 62)
 
@@ -66,3 +68,23 @@ def test_a_directory_that_is_gone_is_not_taken_for_a_full_disk(roomy: DiskSpace,
     assert not gone.is_low()
     gone.keep_reserve()
     gone.give_up_reserve()
+
+
+def test_without_inodes_nothing_is_taken_that_needs_files(
+    roomy: DiskSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log can't be made then, however many bytes are free."""
+    there = list(os.statvfs(tmp_path))
+    there[5:8] = [1_000_000, FLOOR_OF_FILES + 10, FLOOR_OF_FILES - 1]  # in all, free, free for this user
+    few = os.statvfs_result(there)
+    monkeypatch.setattr(os, "statvfs", lambda _path: few)
+    assert roomy.is_low()
+    with pytest.raises(ProtocolError, match="inodes") as caught:
+        roomy.check()
+    assert caught.value.kind == "storage_full"
+
+
+def test_a_file_system_without_a_number_of_inodes_has_enough(tmp_path: Path) -> None:
+    there = list(os.statvfs(tmp_path))
+    there[5:8] = [0, 0, 0]
+    assert free_of(os.statvfs_result(there)).files == math.inf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from queuectld import failpoints
 from queuectld.store.base import GivenUp, StorageError, StorageFull
 from queuectld.store.sqlite.connection import open_raw, open_reader
-from queuectld.store.sqlite.errors import translate
+from queuectld.store.sqlite.errors import NO_ROOM, translate
 
 _PAGES_A_STEP = 4096
 """16 MiB: some milliseconds, between which it can be given up."""
@@ -44,9 +43,9 @@ def write_backup(source: Path, target: Path, give_up: Callable[[], bool] = lambd
         temporary.rename(target)
         fsync(target.absolute().parent)
     except sqlite3.Error as error:
-        raise translate(error) from error
+        raise translate(error, temporary) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_ROOM:
             raise StorageFull(f"no room for the copy {target}: free some disk space") from error
         raise StorageError(f"can't write the copy {target}: {error.strerror}") from error
     finally:

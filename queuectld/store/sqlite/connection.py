@@ -12,8 +12,8 @@ from queuectld.store.sqlite.errors import translate
 Row = tuple[Any, ...]
 Values = Sequence[Any]
 
-BUSY_SECONDS = 10.0
-"""Only a foreign program (sqlite3(1) at work on the file) can make the one writer wait."""
+BUSY_SECONDS = 5.0
+"""For so long the one writer waits where a foreign program (sqlite3(1) at work on the file) has locked the database."""
 _STATEMENTS = 256
 _WRITER_CACHE_KIB = 8 * 1024
 _READER_CACHE_KIB = 1024
@@ -43,8 +43,9 @@ class Connection:
     An open statement would hold a read transaction, and with it every later page of the write-ahead log.
     """
 
-    def __init__(self, raw: sqlite3.Connection) -> None:
+    def __init__(self, raw: sqlite3.Connection, path: Path) -> None:
         self._raw = raw
+        self._path = path
 
     @property
     def in_transaction(self) -> bool:
@@ -55,9 +56,9 @@ class Connection:
             return self._raw.execute(statement, values).fetchall()
         except sqlite3.OperationalError as error:
             if not str(error).startswith(_NOT_UTF8):
-                raise translate(error) from error
+                raise translate(error, self._path) from error
         except sqlite3.Error as error:
-            raise translate(error) from error
+            raise translate(error, self._path) from error
         return self._rows_with_bytes(statement, values)
 
     def _rows_with_bytes(self, statement: str, values: Values) -> list[Row]:
@@ -66,7 +67,7 @@ class Connection:
         try:
             return self._raw.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise translate(error) from error
+            raise translate(error, self._path) from error
         finally:
             self._raw.text_factory = str
 
@@ -83,7 +84,7 @@ class Connection:
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
                 return None
-            raise translate(error) from error
+            raise translate(error, self._path) from error
         finally:
             self._raw.set_progress_handler(None, 0)
 
@@ -92,13 +93,13 @@ class Connection:
         try:
             return self._raw.execute(statement, values).rowcount
         except sqlite3.Error as error:
-            raise translate(error) from error
+            raise translate(error, self._path) from error
 
     def close(self) -> None:
         try:
             self._raw.close()
         except sqlite3.Error as error:
-            raise translate(error) from error
+            raise translate(error, self._path) from error
 
 
 def open_raw(path: Path, mode: str) -> sqlite3.Connection:

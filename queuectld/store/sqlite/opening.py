@@ -13,7 +13,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from queuectld.store.base import StorageError, StorageUnusable
+from queuectld.store.base import StorageError, StorageFull, StorageUnusable
 from queuectld.store.sqlite.backup import create_private, fsync, write_backup
 from queuectld.store.sqlite.connection import open_raw, prepare_writer
 from queuectld.store.sqlite.errors import primary_code, translate
@@ -68,8 +68,9 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connec
 
 def _refusal(path: Path, error: sqlite3.Error) -> StorageError:
     code = primary_code(error)
-    if code == sqlite3.SQLITE_FULL:
-        return translate(error)
+    known = translate(error, path)
+    if isinstance(known, StorageFull):
+        return known
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StorageUnusable(f"the database {path} is damaged ({error}): {_RESTORE}")
     return StorageUnusable(

@@ -158,8 +158,8 @@ class SqliteReader(Reading):
         try:
             raw = open_reader(path)
         except sqlite3.Error as error:
-            raise translate(error) from error
-        super().__init__(path, Connection(raw))
+            raise translate(error, path) from error
+        super().__init__(path, Connection(raw, path))
 
     @contextmanager
     def _snapshot(self) -> Iterator[None]:

@@ -59,7 +59,7 @@ class SqliteStore(Reading):
     """See base.Store. Made by `open_store`."""
 
     def __init__(self, path: Path, raw: sqlite3.Connection) -> None:
-        super().__init__(path, Connection(raw))
+        super().__init__(path, Connection(raw, path))
         ((last_seen_time,),) = self._db.rows(sql.GET_LAST_SEEN_TIME)
         self._committed = _Totals(super().counts(), last_seen_time)
         self._totals = self._committed.copy()
