@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from queuectl_protocol.errors import ProtocolError
@@ -302,11 +302,16 @@ def settle(
     return Settled(job.number, job.id, decision.state, decision.run_at)
 
 
+def attempts_of(store: Store, worker: str) -> list[tuple[int, int]]:
+    """What a worker runs: job and number of each attempt."""
+    return [(running.job.number, running.number) for running in store.running() if running.worker == worker]
+
+
 def settle_worker(
     store: Store,
     worker: str,
     outcome: Outcome,
-    record_of: Callable[[int, int], AttemptResult | None],
+    records: Mapping[tuple[int, int], AttemptResult],
     settings: Settings,
     now: float,
     chance: float,
@@ -317,7 +322,7 @@ def settle_worker(
         store: the store.
         worker: its id.
         outcome: LOST, or INTERRUPTED where this daemon ended it for a shutdown.
-        record_of: reads the exit record of a job's attempt.
+        records: exit records, by job and attempt; read before, because a transaction waits for no file.
         settings: for the backoff.
         now: UNIX seconds.
         chance: random, 0 to 1.
@@ -325,7 +330,7 @@ def settle_worker(
     settled = []
     for running in store.running():
         if running.worker == worker:
-            result = record_of(running.job.number, running.number)
+            result = records.get((running.job.number, running.number))
             if result is None or result.token != running.token:
                 error = "worker lost" if outcome is Outcome.LOST else None
                 result = AttemptResult(running.job.number, running.number, running.token, outcome, now, error=error)

@@ -55,7 +55,7 @@ from queuectld.diskspace import DiskSpace
 from queuectld.operations import Settled
 from queuectld.store.base import RunningAttempt, Store, UnreadableJob, WorkerRecord
 from queuectld.watchers import Watchers
-from queuectld.worker import cgroups, containment, exit_records
+from queuectld.worker import cgroups, containment, exit_records, regular_files
 
 T = TypeVar("T")
 
@@ -130,6 +130,9 @@ class Handle:
     """Its attach on `peer` was answered. Until then it is told nothing: orders that overtake the answer speak of what
     the worker does not know yet, an attempt perhaps. They are repeated after it."""
     retiring: bool = False
+    """It gets no more attempts, and exits."""
+    dismissed: bool = False
+    """Its place in the pool is given up: it is not replaced."""
     parked: bool = False
     """Attached, idle, and known to wait for an attempt."""
     offered: bool = False
@@ -277,7 +280,7 @@ class Supervisor:
             else:  # another boot: no process of it can be left
                 handle = Handle(record, -1, 0.0, running=_running(by_worker.get(record.id)), ending=True)
                 self._handles[record.id] = handle
-                self._in_background(self._conclude(handle, Outcome.LOST))
+                self._in_background(self._end(handle, Outcome.LOST, is_gone=True))
         self._check_silence_later(self._settings().heartbeat_timeout)
         self._fill_pool()
 
@@ -289,8 +292,9 @@ class Supervisor:
     def _sweep_locks(self, known: Collection[str]) -> None:
         """A daemon killed between the start of a worker and its record leaves one that no successor knows."""
         for lock in (self._state_dir / "workers").glob("*.lock"):
-            if lock.stem not in known and containment.lock_is_free(lock):
-                lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what can't be looked at is no reason not to start
+                if lock.stem not in known and containment.lock_is_free(lock):
+                    regular_files.remove(lock)
 
     def _adopt(self, record: WorkerRecord, attempt: RunningAttempt | None) -> bool:
         if record.boot_id != self._boot_id or containment.lock_is_free(self._lock_of(record.id)):
@@ -377,7 +381,7 @@ class Supervisor:
             ProtocolError: `not_found`.
         """
         handles = self._handles.values() if ids is None else [self._find(worker) for worker in dict.fromkeys(ids)]
-        counted = [handle.record.id for handle in handles if not handle.retiring and not handle.ending]
+        counted = [handle.record.id for handle in handles if not handle.dismissed]
         # All: also those that are being replaced, or wait for another try to start.
         desired = 0 if ids is None else max(0, self._desired - len(counted))
         return Stop(None if ids is None else [handle.record.id for handle in handles], counted, desired)
@@ -536,7 +540,9 @@ class Supervisor:
             handle.peer.close()
         peer.worker = params.worker
         handle.peer, handle.greeted = peer, False
+        # Who says so by itself was told by an earlier daemon, as far as is known here: its place was given up by then.
         handle.retiring = handle.retiring or params.exiting
+        handle.dismissed = handle.dismissed or params.exiting
         handle.was_attached = True
         handle.last_seen = time.monotonic()
         self._throttle = self._throttle.after_success()
@@ -659,8 +665,8 @@ class Supervisor:
     # --- the ends of workers ------------------------------------------------------------------------------------
 
     def _retire(self, handle: Handle) -> None:
-        """No more attempts after the current one."""
-        handle.retiring = True
+        """No more attempts after the current one, and nobody in its place."""
+        handle.retiring = handle.dismissed = True
         self._unpark(handle)
         if handle.offered:
             return  # told when it is known whether it has an attempt
@@ -720,14 +726,30 @@ class Supervisor:
             handle.peer = None
         level = logging.DEBUG if expected else logging.WARNING
         log.log(level, "worker %s", why, extra={"worker": handle.record.id, "pid": handle.record.pid})
-        self._in_background(self._bury_now(handle, lost_as))
+        self._in_background(self._end(handle, lost_as))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _bury_now(self, handle: Handle, lost_as: Outcome | None) -> None:
+    async def _end(self, handle: Handle, lost_as: Outcome | None, *, is_gone: bool = False) -> None:
+        """End what a worker has left, settle what it had, and replace it, whatever goes wrong on the way.
+
+        A worker whose end stops halfway would keep its job `processing`, and its place in the pool, for ever.
+        """
+        while not self._give_up.is_set():
+            try:
+                if is_gone or await self._is_ended(handle):
+                    await self._conclude(handle, lost_as)
+            except Exception:
+                log.exception("the end of a worker failed, trying again", extra={"worker": handle.record.id})
+                await asyncio.sleep(PROOF_PAUSE)
+            else:
+                return
+
+    async def _is_ended(self, handle: Handle) -> bool:
+        """End what a worker and its job have left; True with the proof, False where this daemon ends before."""
         record = handle.record
         lock = self._lock_of(record.id)
         running = handle.running
@@ -751,14 +773,28 @@ class Supervisor:
             return False
 
         failpoints.hit("lost.noticed")
-        try:
-            proven = await asyncio.get_running_loop().run_in_executor(self._undertakers, end)
-        except RuntimeError:
-            return  # the pool is closed: the daemon ends, and its successor goes on with this
-        if not proven:
-            return
-        failpoints.hit("lost.proven")
-        await self._conclude(handle, lost_as)
+        proven = await self._in_thread(end)
+        if proven:
+            failpoints.hit("lost.proven")
+        return proven
+
+    async def _in_thread(self, work: Callable[[], bool]) -> bool:
+        """What `work` returns; False where this daemon ends before: its successor goes on with the work."""
+        while not self._give_up.is_set():
+            abandoned = threading.Event()
+
+            def run(abandoned: threading.Event = abandoned) -> bool:
+                return not abandoned.is_set() and work()
+
+            try:
+                future = asyncio.get_running_loop().run_in_executor(self._undertakers, run)
+            except RuntimeError as error:  # the system gives no more threads now (nproc), or the daemon ends
+                abandoned.set()  # it is queued all the same, and is tried once more
+                log.error("no thread can be started to end a worker, trying again: %s", error)  # noqa: TRY400
+                await asyncio.sleep(PROOF_PAUSE)
+            else:
+                return await future
+        return False
 
     async def _conclude(self, handle: Handle, lost_as: Outcome | None) -> None:
         """Settle what a worker had that is proven gone, forget it, and only then replace it."""
@@ -768,7 +804,7 @@ class Supervisor:
             await asyncio.sleep(DISK_PAUSE)
             stored = await self._settle(record.id, lost_as or self._outcome_of_lost)
         failpoints.hit("lost.cleared")
-        self._lock_of(record.id).unlink(missing_ok=True)
+        regular_files.remove(self._lock_of(record.id))
         failpoints.hit("lost.unlocked")
         if handle.pidfd >= 0:
             os.close(handle.pidfd)
@@ -784,25 +820,26 @@ class Supervisor:
     async def _settle(self, worker: str, lost_as: Outcome) -> bool:
         """Whether it could be stored."""
         settings, now, chance = self._settings(), self._clock.now(), random.random()  # noqa: S311
-        read: list[tuple[int, int]] = []
-
-        def record_of(job: int, attempt: int) -> AttemptResult | None:
-            read.append((job, attempt))
-            return exit_records.read(self._state_dir, job, attempt)
+        records: dict[tuple[int, int], AttemptResult] = {}
 
         def operation(store: Store) -> list[Settled]:
-            read.clear()
-            settled = operations.settle_worker(store, worker, lost_as, record_of, settings, now, chance)
+            settled = operations.settle_worker(store, worker, lost_as, records, settings, now, chance)
             failpoints.hit("lost.settled")
             return settled
 
         try:
+            # Nothing is leased to a worker that is gone: what it runs now is what it runs in the transaction below.
+            attempts = await self._committer.submit(lambda store: operations.attempts_of(store, worker))
+            for job, attempt in attempts:
+                record = exit_records.read(self._state_dir, job, attempt)
+                if record is not None:
+                    records[job, attempt] = record
             settled = await self._committer.submit(operation)
         except ProtocolError as refusal:
             log.error("the end of a worker could not be stored: %s", refusal.message)  # noqa: TRY400 - it says all
             return False
         failpoints.hit("lost.committed")
-        for job, attempt in read:  # only now, when what they said is on disk
+        for job, attempt in attempts:  # only now, when what they said is on disk
             exit_records.remove(self._state_dir, job, attempt)
         for job_end in settled:
             log.warning("attempt settled without its worker", extra={"job": job_end.id, "state": job_end.state})
@@ -880,16 +917,12 @@ class Supervisor:
                 )
                 self._worker_pids.add(child.pid)
             child.returncode = 0  # reaped by _reap, with all other children
-            pidfd = os.pidfd_open(child.pid)
-            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (self._descriptors, hard))
-            entry = containment.process(child.pid)
+            pidfd, ticks = self._take_charge_of(child.pid)
         except OSError as error:
             log.error("a worker can't be started: %s", error)  # noqa: TRY400 - the reason says it all
             self._throttle = self._throttle.after_failure(time.monotonic())
             self._timer("pool", self._throttle.not_before, self._fill_pool)
             return None
-        ticks = entry.start_ticks if entry else 0
         record = WorkerRecord(worker_id, self._boot_id, child.pid, ticks, self._clock.now())
         handle = Handle(record, pidfd, time.monotonic())
         self._handles[worker_id] = handle
@@ -900,6 +933,28 @@ class Supervisor:
         log.info("worker started", extra={"worker": worker_id, "pid": child.pid})
         self._check_silence_later(max(self._settings().heartbeat_timeout, ATTACH_PATIENCE))
         return worker_id
+
+    def _take_charge_of(self, pid: int) -> tuple[int, int]:
+        """Set the limits of a worker that was started just now; its pidfd, and its start time in ticks.
+
+        Raises:
+            OSError: that can't be done. The process is ended, and nothing is left open.
+        """
+        pidfd = -1
+        try:
+            pidfd = os.pidfd_open(pid)
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            # Somebody may have lowered the hard limit since this daemon started.
+            soft = self._descriptors if hard == resource.RLIM_INFINITY else min(self._descriptors, hard)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+            entry = containment.process(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # it is a child that was not reaped yet, so the PID is its own
+            self._worker_pids.discard(pid)
+            if pidfd >= 0:
+                os.close(pidfd)
+            raise
+        return pidfd, entry.start_ticks if entry else 0
 
     def _not_recorded(self, handle: Handle) -> None:
         self._throttle = self._throttle.after_failure(time.monotonic())

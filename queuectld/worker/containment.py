@@ -14,11 +14,13 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from queuectld.worker import regular_files
 from queuectld.worker.cgroups import Group
 
 MARKER = "QUEUECTL_LEASE"
@@ -282,10 +284,15 @@ def take_lock(path: Path) -> int:
 
 
 def lock_is_free(path: Path) -> bool:
-    """Whether nobody holds the lock, neither the worker nor anyone who inherited it."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    """Whether nobody holds the lock, neither the worker nor anyone who inherited it.
+
+    Nobody can be seen to hold one whose file is gone, or has something else in its place: a job may have done that.
+
+    Raises:
+        OSError: that can't be found out now: no descriptor is left, its directory is closed, the disk failed.
+    """
+    descriptor = regular_files.open_regular(path, os.O_RDWR)
+    if descriptor is None:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -358,9 +365,10 @@ class _LostTree:
         self._adopters: set[int] = set()
         """Who gets the orphans of this tree: init, mostly."""
         self._identity: tuple[int, int] | None = None
-        with contextlib.suppress(FileNotFoundError):
-            status = os.stat(lock)
-            self._identity = (status.st_dev, status.st_ino)
+        with contextlib.suppress(OSError):  # a job may have removed it
+            status = os.lstat(lock)
+            if stat.S_ISREG(status.st_mode):
+                self._identity = (status.st_dev, status.st_ino)
 
     def find(self) -> list[int]:
         """Who lives of it."""

@@ -12,8 +12,13 @@ import msgspec
 
 from queuectl_protocol.messages import AttemptResult
 from queuectld import failpoints
+from queuectld.worker import regular_files
 
 _UNFINISHED = ".tmp"
+
+MAX_SIZE = 1024 * 1024
+"""Bytes of a record, at most; what is larger is none. The longest that a worker writes holds a path or two."""
+
 _decoder = msgspec.json.Decoder(AttemptResult)
 
 
@@ -29,7 +34,7 @@ def write(state_dir: Path, result: AttemptResult) -> None:
     """
     path = path_of(state_dir, result.job, result.attempt)
     temporary = path.with_suffix(_UNFINISHED)
-    temporary.unlink(missing_ok=True)  # of an earlier try; and a link in its place is not followed
+    regular_files.remove(temporary)  # of an earlier try; and a link in its place is not followed
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         content = msgspec.json.encode(result)
@@ -51,24 +56,38 @@ def write(state_dir: Path, result: AttemptResult) -> None:
 
 
 def read(state_dir: Path, job: int, attempt: int) -> AttemptResult | None:
-    """The record of an attempt; None if there is none, no whole one, or none that can be read."""
+    """The record of an attempt; None if there is none, no whole one, or none that can be read.
+
+    Jobs run as the user who owns the directory, so anything may be in the record's place. It is neither followed nor
+    waited for, no more than MAX_SIZE of it is read, and no error comes of it.
+    """
+    path = path_of(state_dir, job, attempt)
     try:
-        return _decoder.decode(path_of(state_dir, job, attempt).read_bytes())
-    except (OSError, msgspec.DecodeError):
+        content = regular_files.content(path, MAX_SIZE)
+    except OSError:
+        return None
+    if content is None:
+        return None
+    try:
+        return _decoder.decode(content)
+    except (ValueError, RecursionError):  # not JSON, no record, not UTF-8; nested too deep
         return None
 
 
 def remove(state_dir: Path, job: int, attempt: int) -> None:
-    """Forget it, whole or not, once the outcome is committed or refused."""
+    """Forget it, whole or not, once the outcome is committed or refused.
+
+    What can't be removed stays, and harms nobody: no other attempt has its name.
+    """
     path = path_of(state_dir, job, attempt)
-    path.unlink(missing_ok=True)
-    path.with_suffix(_UNFINISHED).unlink(missing_ok=True)
+    regular_files.remove(path)
+    regular_files.remove(path.with_suffix(_UNFINISHED))
 
 
 def keep_only(state_dir: Path, wanted: Collection[tuple[int, int]]) -> None:
     """Forget those of all attempts but `wanted`, (job, attempt) each."""
     stems = {path_of(state_dir, job, attempt).stem for job, attempt in wanted}
-    for path in (state_dir / "exits").iterdir():
-        if path.stem not in stems:
-            with contextlib.suppress(OSError):  # what is no record of ours is no reason not to start
-                path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # what is no directory of ours is no reason not to start
+        for path in (state_dir / "exits").iterdir():
+            if path.stem not in stems:
+                regular_files.remove(path)

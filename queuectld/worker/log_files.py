@@ -7,9 +7,11 @@ jobs say nothing: the empty file of one is given to the next.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
+import stat
 from pathlib import Path
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -86,9 +88,15 @@ def _is_ours_alone(descriptor: int) -> bool:
 
 def _made(path: str) -> int:
     # Emptied: after a backup was put back, a log of what had this number before may be there.
-    flags = _FLAGS | os.O_CREAT | os.O_TRUNC
+    # Not waiting: a job may have put a pipe there, which nobody reads.
+    flags = _FLAGS | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK
     try:
-        return os.open(path, flags, 0o600)
+        descriptor = os.open(path, flags, 0o600)
     except FileNotFoundError:
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(path, flags, 0o600)
+        descriptor = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+    os.set_blocking(descriptor, True)
+    return descriptor

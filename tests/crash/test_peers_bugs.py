@@ -222,7 +222,7 @@ def finish(store: Store, worker: str, lease: Lease, outcome: Outcome, token: str
 
 def lose(store: Store, worker: str) -> None:
     store.begin()
-    operations.settle_worker(store, worker, Outcome.LOST, lambda _job, _attempt: None, Settings(), NOW, 0.0)
+    operations.settle_worker(store, worker, Outcome.LOST, {}, Settings(), NOW, 0.0)
     store.commit()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -82,6 +83,36 @@ def test_stop_of_one_that_is_named_twice(make_daemon: Callable[..., Daemon]) -> 
     assert daemon.call("worker.stop", ids=[first, first]) == {"ids": [first], "desired": 2}
     wait_for(lambda: [worker["id"] for worker in daemon.workers()] == others, "it to be gone")
     assert daemon.call("worker.list")["desired"] == 2
+
+
+def test_stop_of_one_that_is_just_ending(pool: Daemon) -> None:
+    """It is gone already, but its end is not proven yet, for which the daemon lacks descriptors: nobody replaces it."""
+    first, second = (worker["id"] for worker in pool.workers())
+    pids = {worker["id"]: worker["pid"] for worker in pool.workers()}
+    limits = resource.prlimit(pool.pid, resource.RLIMIT_NOFILE)
+    with pool.wire() as wire:
+        wire.call("worker.list")
+        resource.prlimit(pool.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        os.kill(pids[first], signal.SIGKILL)
+        wait_for(lambda: "Too many open files" in pool.log.read_text(), "the proof to fail")
+        assert wire.call("worker.list")["workers"][0]["state"] == "ending"
+        assert wire.call("worker.stop", ids=[first]) == {"ids": [first], "desired": 1}
+        assert wire.call("worker.stop", ids=[first]) == {"ids": [], "desired": 1}
+        resource.prlimit(pool.pid, resource.RLIMIT_NOFILE, limits)
+    wait_for(lambda: [one["id"] for one in pool.workers()] == [second], "the other to be left")
+
+
+def test_a_worker_that_can_not_be_given_its_limits_leaves_nothing_behind(daemon: Daemon) -> None:
+    """Somebody has lowered the daemon's hard limit below the soft one that its starter had."""
+    daemon.call("server.info")
+    open_before = len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (soft - 1, soft - 1))
+    daemon.call("worker.start", count=1)
+    (worker,) = daemon.wait_workers(1)
+    assert f"{soft - 1}" in Path(f"/proc/{worker['pid']}/limits").read_text()
+    daemon.call("worker.stop")
+    wait_for(lambda: len(list(Path(f"/proc/{daemon.pid}/fd").iterdir())) == open_before, "its descriptors to be closed")
 
 
 def test_stop_of_workers_that_can_not_start(daemon: Daemon) -> None:

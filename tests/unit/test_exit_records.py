@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from queuectl_protocol.jobs import Outcome
@@ -37,7 +41,27 @@ def test_no_record_is_none(state_dir: Path) -> None:
     assert exit_records.read(state_dir, 7, 2) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 100, b"[]", b'{"job": "7"}', b"\xff"])
+WHOLE = msgspec.json.encode(RESULT)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\0" * 100,
+        b"[]",
+        b'{"job": "7"}',
+        b"\xff",
+        WHOLE.replace(b"token", b"\xff"),
+        WHOLE.replace(b"token", b"\\ud800"),
+        WHOLE.replace(b'"token"', b"[" * 100_000),
+        b"[" * 100_000,
+        WHOLE[:-1] + b',"other":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        WHOLE.replace(b'"exit_code":3', b'"exit_code":' + b"9" * 1000),
+        WHOLE + b" " * exit_records.MAX_SIZE,
+    ],
+)
 def test_what_is_no_whole_record_is_none(state_dir: Path, content: bytes) -> None:
     (state_dir / "exits" / "7.2.json").write_bytes(content)
     assert exit_records.read(state_dir, 7, 2) is None
@@ -52,9 +76,73 @@ def test_a_record_that_was_cut_at_any_byte_is_none(state_dir: Path) -> None:
         assert exit_records.read(state_dir, 7, 2) is None
 
 
-def test_what_can_not_be_read_is_none(state_dir: Path) -> None:
-    (state_dir / "exits" / "7.2.json").mkdir()
+def link_to(target: str) -> Callable[[Path], None]:
+    return lambda path: path.symlink_to(target)
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2 * 1024**3)
+
+
+def listening(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def full_directory(path: Path) -> None:
+    (path / "full").mkdir(parents=True)
+
+
+NO_FILES = {
+    "a directory": Path.mkdir,
+    "a directory with something in it": full_directory,
+    "a FIFO": os.mkfifo,
+    "a link to /dev/zero": link_to("/dev/zero"),
+    "a link to nothing": link_to("nothing"),
+    "a link to itself": link_to("7.2.json"),
+    "a socket": listening,
+    "2 GiB of nothing": sparse,
+}
+
+
+@pytest.mark.parametrize("put", NO_FILES.values(), ids=NO_FILES)
+def test_whatever_is_in_its_place_is_no_record_and_in_nobodys_way(state_dir: Path, put: Callable[[Path], None]) -> None:
+    """In a process of its own: what waits for a FIFO can't be ended otherwise, what reads without end fills memory."""
+    put(state_dir / "exits" / "7.2.json")
+    program = """
+import resource, signal, sys
+from pathlib import Path
+from queuectld.worker import exit_records
+signal.alarm(30)
+resource.setrlimit(resource.RLIMIT_AS, (1024**3, 1024**3))
+print(exit_records.read(Path(sys.argv[1]), 7, 2))
+exit_records.remove(Path(sys.argv[1]), 7, 2)
+exit_records.keep_only(Path(sys.argv[1]), set())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(state_dir)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
+
+
+def test_a_link_is_no_record_though_it_leads_to_one(state_dir: Path) -> None:
+    exit_records.write(state_dir, RESULT)
+    (state_dir / "exits" / "7.2.json").rename(state_dir / "elsewhere")
+    (state_dir / "exits" / "7.2.json").symlink_to(state_dir / "elsewhere")
     assert exit_records.read(state_dir, 7, 2) is None
+    exit_records.remove(state_dir, 7, 2)
+    assert (state_dir / "elsewhere").exists()
+
+
+def test_without_its_directory_there_is_no_record(tmp_path: Path) -> None:
+    assert exit_records.read(tmp_path, 7, 2) is None
+    exit_records.remove(tmp_path, 7, 2)
+    exit_records.keep_only(tmp_path, set())
+    (tmp_path / "exits").touch()
+    assert exit_records.read(tmp_path, 7, 2) is None
+    exit_records.remove(tmp_path, 7, 2)
+    exit_records.keep_only(tmp_path, set())
 
 
 def test_it_is_written_again_over_what_an_earlier_try_left(state_dir: Path) -> None:
@@ -76,7 +164,7 @@ def test_remove_takes_all_of_one_attempt_and_nothing_of_others(state_dir: Path) 
 def test_keep_only_keeps_those_that_are_waited_for(state_dir: Path) -> None:
     for name in ("7.2.json", "7.2.tmp", "7.1.json", "8.1.tmp", "strange"):
         (state_dir / "exits" / name).touch()
-    (state_dir / "exits" / "directory").mkdir()
+    full_directory(state_dir / "exits" / "directory")
     exit_records.keep_only(state_dir, {(7, 2)})
     assert names(state_dir) == ["7.2.json", "7.2.tmp", "directory"], "nor is anything else a reason to fail"
 

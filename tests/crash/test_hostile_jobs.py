@@ -1,0 +1,120 @@
+"""What a job puts in the place of the daemon's files, or does to its worker, harms no other job and no worker's end."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Daemon, wait_for
+from tests.jobs import FOREVER
+
+REPLACEMENTS = {
+    "nothing": "",
+    "a directory": "mkdir -p {path}/full",
+    "a FIFO": "mkfifo {path}",
+    "a link to /dev/zero": "ln -s /dev/zero {path}",
+    "a link to itself": "ln -s {path} {path}",
+    "two gigabytes": "truncate -s 2G {path}",
+    "no text": r"""printf '{{"job":1,"attempt":1,"token":"\377"}}' > {path}""",
+    "deep nesting": "head -c 200000 /dev/zero | tr '\\0' '[' > {path}",
+    "a huge number": 'printf \'{{"job":{number},"attempt":1,"token":"%s","outcome":"failed","ended_at":1,'
+    """"exit_code":%0999d}}' "${{QUEUECTL_LEASE%@*}}" 9 > {path}""",
+    "a file without permissions": ": > {path}; chmod 0 {path}",
+}
+"""What the file is replaced by -> how."""
+
+LOSE_THE_WORKER = "kill -9 $PPID; sleep 1000"
+
+
+def assert_lost(daemon: Daemon, job_id: str) -> None:
+    job = daemon.wait_state(job_id, "dead")
+    assert [attempt["outcome"] for attempt in job["history"]] == ["lost"]
+
+
+def test_whatever_is_in_the_place_of_an_exit_record_ends_no_daemon_and_holds_up_no_job(single: Daemon) -> None:
+    for number, how in enumerate(REPLACEMENTS.values(), 1):
+        put = how.format(path=single.state_dir / "exits" / f"{number}.1.json", number=number)
+        assert_lost(single, single.enqueue(f"{put}\n{LOSE_THE_WORKER}", max_retries=1))
+    single.wait_workers(1)
+    assert single.pid == single.call("server.info")["pid"]
+
+
+def test_and_none_at_a_start(single: Daemon) -> None:
+    job_id = single.enqueue(FOREVER, max_retries=1)
+    worker = single.worker_of(job_id)
+    single.kill()
+    os.kill(worker, signal.SIGKILL)
+    for number, how in enumerate(REPLACEMENTS.values(), 1):
+        put = how.format(path=single.state_dir / "exits" / f"{number}.1.json", number=number)
+        subprocess.run(["/bin/sh", "-c", put], env={"PATH": os.environ["PATH"], "QUEUECTL_LEASE": "x@y"}, check=True)
+    os.mkfifo(single.state_dir / "exits" / "100.1.json")
+    single.start()
+    assert_lost(single, job_id)
+    single.wait_workers(1)
+
+
+def test_whatever_is_in_the_place_of_a_workers_lock_holds_up_no_end(single: Daemon) -> None:
+    for how in REPLACEMENTS.values():
+        (worker,) = single.wait_workers(1)
+        lock = single.state_dir / "workers" / f"{worker['id']}.lock"
+        put = how.format(path=lock, number=1)
+        assert_lost(single, single.enqueue(f"rm {lock}; {put}\n{LOSE_THE_WORKER}", max_retries=1))
+    single.wait_workers(1)
+    single.kill()
+    single.start()
+    single.wait_workers(1)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_pipe_in_the_place_of_the_next_jobs_log_makes_no_worker_wait(single: Daemon, is_read: bool) -> None:
+    path = single.state_dir / "logs" / "0" / "2.1.log"
+    single.wait_state(single.enqueue(f"mkfifo {path}; echo so the log is not given to the next"), "completed")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if is_read else None
+    job_id = single.enqueue("echo out", max_retries=2)
+    job = single.wait_state(job_id, "completed")
+    assert [attempt["outcome"] for attempt in job["history"]] == ["failed", "completed"]
+    assert "can't open its log" in job["history"][0]["error"]
+    if reader is not None:
+        os.close(reader)
+
+
+@pytest.fixture
+def without_threads(directory: Path) -> Iterator[tuple[Daemon, Callable[[bool], None]]]:
+    """A daemon with one worker, and what takes it the room for new threads' stacks, or gives it back."""
+    daemon = Daemon(directory, "--workers", "1")
+    daemon.launcher = ["prlimit", "--stack=1073741824:unlimited", "--"]
+    try:
+        daemon.start()
+        daemon.call("config.set", key="backoff_base", value=0)
+        daemon.wait_workers(1)
+
+        def take(taken: bool) -> None:
+            status = Path(f"/proc/{daemon.pid}/status").read_text()
+            size = int(status.split("VmSize:")[1].split()[0]) * 1024
+            room = size + 256 * 1024 * 1024 if taken else resource.RLIM_INFINITY
+            resource.prlimit(daemon.pid, resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
+
+        yield daemon, take
+    finally:
+        daemon.clean_up()
+
+
+def test_a_lost_worker_while_no_thread_can_be_started(
+    without_threads: tuple[Daemon, Callable[[bool], None]],
+) -> None:
+    daemon, take = without_threads
+    job_id = daemon.enqueue(f"test $QUEUECTL_ATTEMPT = 2 || {FOREVER}")
+    worker = daemon.worker_of(job_id)
+    take(True)
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: "no thread can be started" in daemon.log.read_text(), "the daemon to have noticed")
+    assert daemon.job(job_id)["state"] == "processing"
+    take(False)
+    job = daemon.wait_state(job_id, "completed")
+    assert [attempt["outcome"] for attempt in job["history"]] == ["lost", "completed"]
