@@ -174,6 +174,7 @@ class Client:
         cwd: str | Path | None = None,
         env: Mapping[str, str] | None = None,
         exact_env: bool = False,
+        env_given: Sequence[str] | None = None,
     ) -> str:
         """Enqueue one job; it is on disk when this returns. The arguments are the fields of `JobSpec`.
 
@@ -190,6 +191,7 @@ class Client:
             cwd: an absolute path. None: the home of the daemon's user.
             env: variables, on top of a small clean base.
             exact_env: `env` is the whole environment.
+            env_given: with `exact_env`, the variables of `env` that count when the same id is enqueued again.
 
         Returns:
             The job's id.
@@ -210,6 +212,7 @@ class Client:
             "cwd": None if cwd is None else str(cwd),
             "env": None if env is None else dict(env),
             "exact_env": exact_env,
+            "env_given": None if env_given is None else list(env_given),
         }
         return self.enqueue_spec(specs.from_fields(fields))
 

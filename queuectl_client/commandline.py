@@ -70,9 +70,8 @@ class CommandLine(NamedTuple):
         for name, value in shared.items():
             if isinstance(value, str):
                 _text(value, f"--{name}")
-        variables = dict(_variable(text) for text in self.env)
-        if not self.clean_env:
-            variables = _environment() | variables
+        given = dict(_variable(text) for text in self.env)
+        variables = given if self.clean_env else _environment() | given
         return specs.from_fields(
             {
                 **shared,
@@ -81,6 +80,7 @@ class CommandLine(NamedTuple):
                 "cwd": self._directory(),
                 "env": variables if variables or not self.clean_env else None,
                 "exact_env": not self.clean_env,
+                "env_given": [*given] if given and not self.clean_env else None,
             }
         )
 

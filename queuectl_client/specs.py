@@ -10,10 +10,12 @@ import msgspec
 from queuectl_client.errors import BadRequest
 from queuectl_protocol.framing import explain
 from queuectl_protocol.ids import Ids
-from queuectl_protocol.jobs import JobSpec
+from queuectl_protocol.jobs import Job, JobSpec
 
 _HINT = "`queuectl enqueue --help` names the fields"
 _LOOKS = 'a job looks like {"command": "echo hello"}'
+_MADE = frozenset(Job.__struct_fields__) - frozenset(JobSpec.__struct_fields__)
+"""Fields of a job that the daemon made."""
 _ids = Ids()
 _spec_decoder = msgspec.json.Decoder(JobSpec)
 _array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
@@ -52,15 +54,36 @@ def reader(defaults: Mapping[str, Any]) -> Callable[[bytes | msgspec.Raw], JobSp
 
     def read(text: bytes | msgspec.Raw) -> JobSpec:
         try:
-            if not given:
-                return with_id(_spec_decoder.decode(text))
-            return with_id(_spec_decoder.decode(msgspec.json.encode(given | _fields_decoder.decode(text))))
+            try:
+                if not given:
+                    return with_id(_spec_decoder.decode(text))
+                return with_id(_spec_decoder.decode(msgspec.json.encode(given | _fields_decoder.decode(text))))
+            except msgspec.ValidationError:
+                asked = _asked_for(_fields_decoder.decode(text))
+                if asked is None:
+                    raise
+                return with_id(_spec_decoder.decode(msgspec.json.encode(given | asked)))
         except msgspec.ValidationError as error:
             raise BadRequest(explain(error), _HINT) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadRequest(f"not JSON: {error}", _LOOKS) from None
 
     return read
+
+
+def _asked_for(fields: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw] | None:
+    """What a job that `show --json --env` printed was asked for, without what the daemon made; None: it is none such.
+
+    Raises:
+        BadRequest: it was printed without its environment, and would be run with another one.
+    """
+    if not {"state", "created_at"} <= fields.keys():
+        return None
+    if "env" not in fields:
+        raise BadRequest(
+            "this job was printed without its environment", "print it with `queuectl show JOB --json --env`"
+        )
+    return {name: value for name, value in fields.items() if name not in _MADE}
 
 
 def from_json(text: bytes, defaults: Mapping[str, Any]) -> list[JobSpec]:

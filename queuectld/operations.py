@@ -6,16 +6,15 @@ They run in the committer's thread, so they touch nothing but the store and thei
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.ids import Ids
-from queuectl_protocol.jobs import ENDED, WAITING, JobSpec, JobState, Outcome, content
+from queuectl_protocol.jobs import ENDED, WAITING, JobSpec, JobState, Outcome
 from queuectl_protocol.messages import AttemptResult, JobSummary, Lease
-from queuectld.core import lifecycle
+from queuectld.core import lifecycle, repeats
 from queuectld.core.lifecycle import Event
 from queuectld.core.settings import Settings
 from queuectld.store.base import Deleted, JobRecord, NewJob, Reader, ReadyJob, RunningAttempt, Store, UnreadableJob
@@ -57,24 +56,38 @@ def enqueue_all(store: Store, requests: Iterable[tuple[Sequence[JobSpec], Settin
     """Insert the jobs of all requests, each with the settings that held for it, or none; the ids, request by request.
 
     Raises:
-        ProtocolError: `conflict` where an id is taken by a job of other content.
+        ProtocolError: `conflict` where an id is taken by another job; it names the fields that differ.
     """
-    made = [[_new_job(spec, settings, now) for spec in specs] for specs, settings in requests]
+    asked = [*requests]
+    made = [[_new_job(spec, settings, now) for spec in specs] for specs, settings in asked]
     taken = store.insert([job for jobs in made for job in jobs], now)
     if taken:
-        raise ProtocolError(
-            "conflict", f"a job with the id {taken[0]} but other content is there already", "nothing was enqueued"
-        )
+        for (specs, settings), jobs in zip(asked, made, strict=True):
+            for spec, job in zip(specs, jobs, strict=True):
+                if job.id in taken:
+                    _check_same(store, spec, job.id, taken[job.id], settings)
     return [[job.id for job in jobs] for jobs in made]
 
 
+def _check_same(store: Store, spec: JobSpec, job_id: str, digest: bytes, settings: Settings) -> None:
+    """
+    Raises:
+        ProtocolError: `conflict` where the job that has the id is another one.
+    """
+    there = store.job(store.resolve(job_id)[0][0], env=True)
+    assert there is not None, "it is there in this transaction"  # noqa: S101
+    names = repeats.differing(spec, there, digest, settings)
+    if names:
+        fields = f"{', '.join(f'`{name}`' for name in names[:-1])} and `{names[-1]}`" if names[1:] else f"`{names[0]}`"
+        raise ProtocolError(
+            "conflict", f"job {job_id} is there already, and differs in {fields}", "nothing was enqueued"
+        )
+
+
 def _new_job(spec: JobSpec, settings: Settings, now: float) -> NewJob:
-    # The id is no part of the content; defaults are not filled in yet, so that a changed setting does not make a
-    # request that is sent again a different one.
-    digest = hashlib.blake2b(content(spec), digest_size=16).digest()
     return NewJob(
         id=spec.id or _ids.make(),
-        digest=digest,
+        digest=repeats.digest(spec),
         queue=spec.queue,
         priority=spec.priority,
         run_at=now + spec.delay,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -62,8 +62,8 @@ class Outcome(enum.StrEnum):
 class JobSpec(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """A job as it is asked for: the fields of `queuectl enqueue '{...}'`.
 
-    Exactly one of `command` and `argv` is given. Two specs are the same content if all their fields but the id are
-    equal.
+    Exactly one of `command` and `argv` is given. Two specs with the same id ask for the same job if all other fields
+    are equal; with `exact_env`, of `env` only the variables that `env_given` names are compared.
 
     Raises:
         ValueError: with the field named, where it can't be run. Types and ranges are checked on decoding only.
@@ -93,6 +93,8 @@ class JobSpec(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=Tru
     """Variables, on top of a small clean base."""
     exact_env: bool = False
     """`env` is the whole environment: the clean base is left out. The client says this for `--` and `-c`."""
+    env_given: list[str] | None = None
+    """With `exact_env`: which variables of `env` were asked for, as with `--env`; the others are the caller's own."""
 
     def __post_init__(self) -> None:
         if (self.command is None) == (self.argv is None):
@@ -116,6 +118,8 @@ class JobSpec(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=Tru
             if not _VARIABLE_NAME.fullmatch(name):
                 raise ValueError("`env` has a variable whose name is empty or has `=` or NUL in it")
             _check_string(f"{name}={value}", "env")
+        if self.env_given and not set(self.env_given) <= set(self.env or {}):
+            raise ValueError("`env_given` names a variable that `env` does not have")
 
 
 def _check_string(value: str, field: str) -> None:
@@ -173,6 +177,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """A person cancelled it; its processes are being ended."""
     env: dict[str, str] | UnsetType = UNSET
     """Only where asked for: environments hold secrets."""
+    exact_env: bool | UnsetType = UNSET
+    """Whether `env` is the whole environment; given with it."""
     history: list[Attempt] | UnsetType = UNSET
     """Every attempt, oldest first; only in `job.get`."""
 
@@ -208,16 +214,33 @@ def spec_decoder() -> msgspec.json.Decoder[JobSpec]:
 
 
 _content_encoder = msgspec.json.Encoder(order="deterministic")
-_CONTENT_FIELDS = [(field.name, field.default) for field in msgspec.structs.fields(JobSpec) if field.name != "id"]
+_CONTENT_FIELDS = [
+    (field.name, field.default)
+    for field in msgspec.structs.fields(JobSpec)
+    if field.name not in {"id", "env", "env_given"}
+]
 
 
 def content(spec: JobSpec) -> bytes:
-    """What makes two specs the same job: every field but the id, in one form however they were written.
+    """What makes two specs the same job, in one form however they were written: all but the id.
 
-    A field that is given its default is the same as one that is left out; the order of `env` does not matter. Fields
-    that later versions add, with a default, leave the content of today's specs as it is.
+    A field that is given its default is the same as one that is left out; the order of `env` does not matter. The
+    caller's own environment is left out: the same command from another terminal is the same job. Fields that later
+    versions add, with a default, leave the content of today's specs as it is.
     """
-    given = {}
+    if spec.exact_env:
+        variables = {name: spec.env[name] for name in spec.env_given or ()} if spec.env else None
+        return _content(spec, variables or None)
+    return _content(spec, spec.env)
+
+
+def content_of_0_1(spec: JobSpec) -> bytes:
+    """What version 0.1 took for it: the caller's environment was part of it."""
+    return _content(spec, spec.env)
+
+
+def _content(spec: JobSpec, variables: dict[str, str] | None) -> bytes:
+    given: dict[str, Any] = {} if variables is None else {"env": variables}
     for name, default in _CONTENT_FIELDS:
         value = getattr(spec, name)
         if value != default:

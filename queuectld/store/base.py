@@ -74,7 +74,7 @@ class NewJob(Struct, frozen=True):
 
     id: str
     digest: bytes
-    """Of the spec as it was asked for: the same id with the same digest is the same job."""
+    """Of the spec as it was asked for: the same id with the same digest is the same job (see core.repeats)."""
     queue: str
     priority: int
     run_at: float
@@ -168,7 +168,7 @@ class Reader(Protocol):
     def get(self, number: int) -> JobRecord | None: ...
 
     def job(self, number: int, *, env: bool = False) -> Job | None:
-        """As the wire tells it, its history included."""
+        """As the wire tells it, its history included, and where `env` is asked for, its environment."""
 
     def attempts(self, number: int) -> list[Attempt]:
         """Oldest first; empty for an unknown job."""
@@ -246,11 +246,12 @@ class Store(Reader, Protocol):
 
     # jobs
 
-    def insert(self, jobs: Sequence[NewJob], now: float) -> list[str]:
-        """Insert the jobs as `pending`, in this order. A job that is there with the same digest is passed over.
+    def insert(self, jobs: Sequence[NewJob], now: float) -> dict[str, bytes]:
+        """Insert the jobs as `pending`, in this order. A job whose id is there is passed over.
 
         Returns:
-            The ids that are there, or come twice in `jobs`, with another digest. If there are any, the caller undoes.
+            The ids that are there, or come twice in `jobs`, with another digest than in `jobs`; each with the digest
+            that is there. The caller undoes, unless it finds that they are the same job all the same.
         """
 
     def next_ready(self, now: float) -> ReadyJob | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import pwd
@@ -13,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.client import argv, shell_environment
@@ -127,27 +130,65 @@ def test_the_same_job_again_is_success_and_one_job(daemon: Daemon, directory: Pa
     assert daemon.call("status.get")["counts"]["pending"] == 2
 
 
+def test_the_same_command_from_another_terminal_is_the_same_job(daemon: Daemon, directory: Path) -> None:
+    command = ("--id", "a", "--env", "LEVEL=1", "-c", "true")
+    for session in ({"OLDPWD": "/", "SSH_TTY": "/dev/pts/1", "LEVEL": "0"}, {"SHLVL": "7"}, {"TERM": "dumb"}):
+        assert enqueue(daemon, *command, cwd=directory, **session) == ["a"]
+    assert daemon.call("status.get")["counts"]["pending"] == 1
+    assert daemon.call("job.get", id="a", env=True)["env"]["SSH_TTY"] == "/dev/pts/1", "the first one stays"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "environment"),
+    ("arguments", "fields"),
     [
-        (["-c", "false"], {}),
-        (["-c", "true", "--priority", "1"], {}),
-        (["-c", "true", "--cwd", "/"], {}),
-        (["-c", "true"], {"MORE": "1"}),
-        (["--", "true"], {}),
+        (["-c", "false"], "`command`"),
+        (["-c", "true", "--priority", "1"], "`priority`"),
+        (["-c", "true", "--queue", "q", "--label", "l"], "`queue` and `label`"),
+        (["-c", "true", "--cwd", "/usr"], "`cwd`"),
+        (["-c", "true", "--max-retries", "7"], "`max_retries`"),
+        (["-c", "true", "--timeout", "7"], "`timeout`"),
+        (["-c", "true", "--env", "LEVEL=2"], "`env`"),
+        (["-c", "true", "--clean-env"], "`exact_env`"),
+        (["--", "true"], "`command` and `argv`"),
     ],
-    ids=["command", "option", "directory", "environment", "form"],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_the_same_id_with_other_content_is_refused(
-    daemon: Daemon, arguments: list[str], environment: dict[str, str]
+def test_the_same_id_for_another_job_is_refused_with_the_fields(
+    daemon: Daemon, arguments: list[str], fields: str
 ) -> None:
-    daemon.queuectl("enqueue", "--id", "a", "-c", "true")
+    level = ["--env", "LEVEL=1", *(["--cwd", "/"] if "--cwd" not in arguments else [])]
+    daemon.queuectl("enqueue", "--id", "a", *level, "--cwd", "/", "-c", "true")
     before = daemon.job("a")
-    done = daemon.queuectl("enqueue", "--id", "a", *arguments, environment=environment, check=False)
+    done = daemon.queuectl("enqueue", "--id", "a", *level, *arguments, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "a job with the id a but other content is there already" in done.stderr
+    assert done.stderr.splitlines()[0] == f"queuectl: job a is there already, and differs in {fields}"
     assert daemon.job("a") == before
+
+
+def test_a_job_of_version_0_1_is_known_again(directory: Path) -> None:
+    typed = ["--id", "typed", "--delay", "1h", "--max-retries", "2", "--env", "A=1", "-c", "true"]
+    written = '{"id": "written", "argv": ["true"], "env": {"A": "1"}, "exact_env": false}'
+    with running_daemon(directory) as daemon:
+        daemon.queuectl("enqueue", *typed, environment={"SESSION": "1"})
+        daemon.queuectl("enqueue", written)
+        job = daemon.call("job.get", id="typed", env=True)
+        daemon.stop()
+        # As that version computed it: every field that was given, the caller's environment too.
+        fields = {name: job[name] for name in ("command", "cwd", "env", "exact_env", "max_retries")} | {"delay": 3600.0}
+        content = msgspec.json.encode(fields, order="deterministic")
+        with contextlib.closing(sqlite3.connect(daemon.state_dir / "queue.db")) as database:
+            digest = hashlib.blake2b(content, digest_size=16).digest()
+            assert database.execute("UPDATE jobs SET digest = ? WHERE id = 'typed'", (digest,)).rowcount == 1
+            database.commit()
+        daemon.start()
+        daemon.call("config.set", key="job_timeout", value=99)  # what is not given may change
+        for session in ("1", "2"):
+            daemon.queuectl("enqueue", *typed, environment={"SESSION": session})
+        daemon.queuectl("enqueue", written)
+        done = daemon.queuectl("enqueue", *typed, "--delay", "2h", check=False)
+        assert "job typed is there already, and differs in `delay`" in done.stderr
+        assert daemon.call("status.get")["counts"]["pending"] == 2
 
 
 # --- as if typed ----------------------------------------------------------------------------------------------------
@@ -287,7 +328,7 @@ def test_lines_that_the_daemon_refuses_are_named_and_the_hint_brings_them_in(dae
     done = daemon.queuectl("enqueue", *options, "--file", str(path), check=False)
     assert done.returncode == 1
     said, hint = done.stderr.splitlines()
-    assert "the id n600" in said
+    assert "job n600 is there already, and differs in `command`, `queue`, `priority` and `timeout`" in said
     assert "lines 501 to 1000 are not enqueued" in said
     acknowledged = set(done.stdout.splitlines())
     listed = daemon.queuectl("list", "--limit", "0", "--json").stdout.splitlines()

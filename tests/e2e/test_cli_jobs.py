@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,58 @@ def test_show_tells_the_environment_only_where_asked_for(daemon: Daemon) -> None
     assert "SECRET" not in daemon.queuectl("show", "it", "--json").stdout
     assert re.search("^environment: +SECRET=a  b$", daemon.queuectl("show", "it", "--env").stdout, re.MULTILINE)
     assert objects(daemon.queuectl("show", "it", "--env", "--json").stdout)[0]["env"] == {"SECRET": "a  b"}
+
+
+def test_what_show_prints_can_be_enqueued_and_is_the_same_job(
+    make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    first, second = (make_daemon("--workers", "1").start() for _ in range(2))
+    say = 'printf "%s\\n" "$0" "$@"; pwd; env -0 | grep -zv "^QUEUECTL_LEASE=\\|^_=" | sort -z | tr "\\0" "\\n"'
+    jobs = ["typed", "clean", "written"]
+    given = (
+        "--queue",
+        "q",
+        "--priority",
+        "7",
+        "--max-retries",
+        "1",
+        "--timeout",
+        "9",
+        "--label",
+        "ä",
+        "--env",
+        "A= 1\n",
+    )
+    first.queuectl("enqueue", "--id", "typed", *given, "--cwd", str(tmp_path), "--", "sh", "-c", say, "a b", "")
+    first.queuectl("enqueue", "--id", "clean", "--clean-env", "--env", "B=2", "-c", say)
+    first.queuectl("enqueue", json.dumps({"id": "written", "command": say}))
+    first.queuectl("wait", *jobs)
+    printed = "".join(first.queuectl("show", job, "--json", "--env").stdout for job in jobs)
+    second.queuectl("enqueue", "--file", "-", stdin=printed)
+    second.queuectl("wait", *jobs)
+    for job in jobs:
+        assert second.output(job) == first.output(job) != ""
+        before, after = (one.call("job.get", id=job, env=True) for one in (first, second))
+        assert {*before} == {*after}
+        made = {"created_at", "updated_at", "run_at", "history"}
+        assert {name: value for name, value in after.items() if name not in made} == {
+            name: value for name, value in before.items() if name not in made
+        }
+    # Where the jobs are, they are the same ones.
+    assert first.queuectl("enqueue", "--file", "-", stdin=printed).stdout.split() == jobs
+    assert first.queuectl("enqueue", f"[{','.join(printed.splitlines())}]").stdout.split() == jobs
+    assert first.call("status.get")["counts"]["completed"] == len(jobs)
+
+    without = first.queuectl("show", "typed", "--json").stdout
+    done = second.queuectl("enqueue", "--file", "-", stdin=without, check=False)
+    assert done.returncode == 2
+    assert "line 1: this job was printed without its environment" in done.stderr
+    assert "queuectl show JOB --json --env" in done.stderr
+
+
+def test_a_field_that_the_daemon_makes_is_ignored_in_printed_jobs_only(daemon: Daemon) -> None:
+    done = daemon.queuectl("enqueue", '{"command": "true", "run_at": "2030-01-01T00:00:00Z"}', check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "queuectl: unknown field `run_at`")
 
 
 def test_a_unique_prefix_is_enough_for_every_command(single: Daemon) -> None:

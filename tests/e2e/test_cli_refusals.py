@@ -97,9 +97,13 @@ def test_a_bad_job(standing: Daemon, text: str, message: str, hint: str) -> None
 REFUSED = [
     (("enqueue", "5"), 2, "put `--` before a program"),
     (("enqueue", '"true"'), 2, "put `--` before a program"),
-    (("enqueue", "--id", "taken", "-c", "echo first"), 1, "the id taken but other content"),  # another environment
-    (("enqueue", '{"id": "taken", "command": "echo other"}'), 1, "the id taken but other content"),
-    (("enqueue", '[{"command": "true"}, {"id": "taken", "command": "x"}]'), 1, "the id taken but other content"),
+    (("enqueue", "--id", "taken", "-c", "echo first"), 1, "differs in `cwd` and `exact_env`"),
+    (
+        ("enqueue", '{"id": "taken", "command": "echo other"}'),
+        1,
+        "job taken is there already, and differs in `command`",
+    ),
+    (("enqueue", '[{"command": "true"}, {"id": "taken", "command": "x"}]'), 1, "differs in `command`"),
     (("enqueue", '[{"id": "a", "command": "b"}, {"id": "a", "command": "c"}]'), 1, "a"),
     (("list", "--state", "nosuch"), 2, "'nosuch'"),
     (("show", "nosuch"), 1, "there is no job nosuch"),

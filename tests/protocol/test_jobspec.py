@@ -178,7 +178,7 @@ def test_the_edges_are_allowed(fields: dict[str, object]) -> None:
 def test_defaults() -> None:
     assert spec_decoder().decode(b'{"command":"true"}') == JobSpec(
         id=None, command="true", argv=None, queue="default", priority=0, max_retries=None, timeout=None, delay=0,
-        label="", cwd=None, env=None, exact_env=False,
+        label="", cwd=None, env=None, exact_env=False, env_given=None,
     )  # fmt: skip
 
 
@@ -279,10 +279,28 @@ def test_zero_is_zero() -> None:
     assert len({content(spec_decoder().decode(way)) for way in ways}) == 1
 
 
+def counted(spec: JobSpec) -> JobSpec:
+    """Without what does not count: the id, and of the whole environment all that was not given."""
+    env = spec.env
+    if spec.exact_env:
+        env = {name: (spec.env or {})[name] for name in spec.env_given or ()} or None
+    return msgspec.structs.replace(spec, id=None, env=env, env_given=None)
+
+
 @settings(deadline=None)
 @given(first=st.builds(lambda a, b: a | b, program, options), second=st.builds(lambda a, b: a | b, program, options))
 def test_the_same_content_is_equal_fields(first: dict[str, object], second: dict[str, object]) -> None:
     one, other = (spec_decoder().decode(json.dumps(fields).encode()) for fields in (first, second))
-    equal = msgspec.structs.replace(one, id=None) == msgspec.structs.replace(other, id=None)
-    assert (content(one) == content(other)) is equal
+    assert (content(one) == content(other)) is (counted(one) == counted(other))
     assert content(one) == content(spec_decoder().decode(msgspec.json.encode(one)))
+
+
+def test_of_the_callers_environment_only_what_was_given_is_content() -> None:
+    def job(env: dict[str, str], *given: str) -> bytes:
+        return content(JobSpec(command="a", env=env, exact_env=True, env_given=[*given] or None))
+
+    assert job({"A": "1", "TTY": "1"}, "A") == job({"A": "1", "TTY": "2"}, "A")
+    assert job({"A": "1"}, "A") != job({"A": "2"}, "A")
+    assert job({"A": "1"}) == job({"A": "2"}) != job({"A": "2"}, "A")
+    with pytest.raises(ValueError, match="`env_given` names a variable that `env` does not have"):
+        job({"A": "1"}, "B")

@@ -50,7 +50,7 @@ def new_job(
 def put(store: Store, *jobs: NewJob, now: float = NOW) -> list[int]:
     """Insert in a transaction of its own; the numbers."""
     store.begin()
-    assert store.insert(jobs, now) == []
+    assert store.insert(jobs, now) == {}
     store.commit()
     return [store.resolve(job.id)[0][0] for job in jobs]
 

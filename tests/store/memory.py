@@ -103,8 +103,13 @@ class MemoryReader:
             return None
         shown = self._shown(job)
         return Job(
-            **{name: getattr(shown, name) for name in shown.__struct_fields__ if name not in ("env", "history")},
+            **{
+                name: getattr(shown, name)
+                for name in shown.__struct_fields__
+                if name not in ("env", "exact_env", "history")
+            },
             env=(job.spec.env or {}) if env else UNSET,
+            exact_env=job.spec.exact_env if env else UNSET,
             history=self.attempts(number),
         )
 
@@ -240,16 +245,16 @@ class MemoryStore(MemoryReader):
     def reader(self) -> MemoryReader:
         return MemoryReader(self)
 
-    def insert(self, jobs: Sequence[NewJob], now: float) -> list[str]:
+    def insert(self, jobs: Sequence[NewJob], now: float) -> dict[str, bytes]:
         state = self._writable(now)
-        contradicted: list[str] = []
+        contradicted: dict[str, bytes] = {}
         for spec in jobs:
             state.last_number += 1  # also for one that is passed over, as it happens to be in SQLite: numbers have gaps
             there = [job.spec for job in state.jobs.values() if job.spec.id == spec.id]
             if not there:
                 state.jobs[state.last_number] = _Job(state.last_number, copy.deepcopy(spec), now, now, spec.run_at)
-            elif there[0].digest != spec.digest and spec.id not in contradicted:
-                contradicted.append(spec.id)
+            elif there[0].digest != spec.digest:
+                contradicted[spec.id] = there[0].digest
         return contradicted
 
     def next_ready(self, now: float) -> ReadyJob | None:

@@ -75,7 +75,7 @@ class TestInsert:
         (number,) = put(store, given, now=NOW)
         job = store.job(number, env=True)
         assert job is not None
-        same = ("id", "queue", "priority", "max_retries", "timeout", "label", "argv", "cwd", "env")
+        same = ("id", "queue", "priority", "max_retries", "timeout", "label", "argv", "cwd", "env", "exact_env")
         assert [getattr(job, name) for name in same] == [getattr(given, name) for name in same]
         assert job.command is UNSET
         assert job.state is JobState.PENDING
@@ -152,7 +152,7 @@ class TestInsert:
         store.begin()
         store.mark()
         changed = [new_job("c"), new_job("b", priority=1), new_job("a"), new_job("b", priority=2)]
-        assert store.insert(changed, NOW) == ["b"]
+        assert store.insert(changed, NOW) == {"b": new_job("b").digest}
         store.undo()
         store.commit()
         assert [job.id for job in store.jobs(None, None, 10, None)[0]] == ["b", "a"]
@@ -162,7 +162,7 @@ class TestInsert:
         put(store, new_job("a"), new_job("a"))
         assert store.counts()[JobState.PENDING] == 1
         store.begin()
-        assert store.insert([new_job("b"), new_job("b", label="other")], NOW) == ["b"]
+        assert store.insert([new_job("b"), new_job("b", label="other")], NOW) == {"b": new_job("b").digest}
         store.rollback()
         assert store.resolve("b") == []
 

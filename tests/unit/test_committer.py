@@ -434,7 +434,7 @@ def test_stop_finishes_what_was_submitted() -> None:
 def test_many_threads_of_requests_lose_nothing(tmp_path: Path) -> None:
     store = sqlite_store(tmp_path)
 
-    def insert(number: int) -> Callable[[Store], list[str]]:
+    def insert(number: int) -> Callable[[Store], dict[str, bytes]]:
         return lambda store: store.insert([new_job(f"job{number}")], NOW)
 
     async def use(committer: Committer, _outcomes: Outcomes) -> None:

@@ -65,8 +65,9 @@ class Reading:
             history = self.attempts(number)
             environment = self._db.row(sql.GET_ENVIRONMENT, (number,)) if env else None
         job = msgspec.structs.replace(job_of(row), history=history)
-        if env:
-            job = msgspec.structs.replace(job, env=environment_of(environment[0]) if environment else {})
+        if environment is not None:
+            variables, exact = environment
+            job = msgspec.structs.replace(job, env=environment_of(variables), exact_env=bool(exact))
         return job
 
     def attempts(self, number: int) -> list[Attempt]:

@@ -18,9 +18,10 @@ FIND_ID = "SELECT number, id FROM jobs WHERE id = ?"
 FIND_PREFIX = "SELECT number, id FROM jobs WHERE id >= ? AND id < ? ORDER BY id LIMIT 3"
 GET_RECORD = f"SELECT {_RECORD} FROM jobs WHERE number = ?"
 GET_JOB = f"SELECT {_JOB} FROM jobs WHERE number = ?"
-GET_ENVIRONMENT = (
-    "SELECT e.variables FROM jobs AS j JOIN environments AS e ON e.number = j.environment WHERE j.number = ?"
-)
+GET_ENVIRONMENT = """
+    SELECT e.variables, j.exact_env FROM jobs AS j LEFT JOIN environments AS e ON e.number = j.environment
+    WHERE j.number = ?
+"""
 GET_ATTEMPTS = """
     SELECT number, worker, started_at, ended_at, outcome, exit_code, signal, error
     FROM attempts WHERE job = ? ORDER BY number

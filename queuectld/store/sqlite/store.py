@@ -142,7 +142,7 @@ class SqliteStore(Reading):
 
     # jobs
 
-    def insert(self, jobs: Sequence[NewJob], now: float) -> list[str]:
+    def insert(self, jobs: Sequence[NewJob], now: float) -> dict[str, bytes]:
         environments: dict[bytes, int] = {}
         rows = [self._new_row(job, now, environments) for job in jobs]
         self._check_begun()
@@ -157,7 +157,7 @@ class SqliteStore(Reading):
         for job in jobs:
             if job.priority >= known.floor and job.run_at < known.until:
                 known.until = job.run_at
-        return [] if inserted == len(jobs) else self._contradicted(jobs)
+        return {} if inserted == len(jobs) else self._contradicted(jobs)
 
     def _insert(self, rows: list[Row]) -> int:
         """How many were inserted."""
@@ -200,13 +200,13 @@ class SqliteStore(Reading):
             found[encoded] = number
         return number
 
-    def _contradicted(self, jobs: Sequence[NewJob]) -> list[str]:
-        wrong: dict[str, None] = {}
+    def _contradicted(self, jobs: Sequence[NewJob]) -> dict[str, bytes]:
+        wrong: dict[str, bytes] = {}
         for job in jobs:
-            row = self._db.row(sql.GET_DIGEST, (job.id,))
-            if row is None or row[0] != job.digest:
-                wrong[job.id] = None
-        return list(wrong)
+            ((digest,),) = self._db.rows(sql.GET_DIGEST, (job.id,))
+            if digest != job.digest:
+                wrong[job.id] = digest
+        return wrong
 
     def next_ready(self, now: float) -> ReadyJob | None:
         known = self._not_yet
