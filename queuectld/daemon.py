@@ -264,7 +264,7 @@ class _Daemon:
             await server.quiesce(QUIESCE)
             self._connections = _handed_over(server)
         else:
-            watchers.all_changed()
+            watchers.wake_all()
             server.close()
             await asyncio.sleep(0)
         readers.close()  # not before: those who wait look again when what they wait for happens
@@ -321,7 +321,7 @@ class _Daemon:
         self._status.committed()  # nothing is, but the line is another one
         await context.supervisor.stop(self._skip)
         context.stopped = True
-        context.watchers.all_changed()  # those who still wait are told that the daemon goes
+        context.watchers.wake_all()  # those who still wait are told that the daemon goes
         failpoints.hit("stop.workers")
         await server.quiesce(QUIESCE, answer_waits=True)
         failpoints.hit("stop.answered")

@@ -49,6 +49,11 @@ def summary(record: JobRecord) -> JobSummary:
     return JobSummary(id=record.id, state=record.state, exit_code=record.exit_code, error=record.error)
 
 
+def summary_of_end(record: JobRecord) -> JobSummary | None:
+    """None where the job has not ended."""
+    return summary(record) if is_ended(record.state) else None
+
+
 # --- asking for work ------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +277,8 @@ class Settled:
     id: str
     state: JobState
     run_at: float
+    end: JobSummary | None
+    """How the job ended, if it has."""
 
 
 def finish(store: Store, worker: str, result: AttemptResult, settings: Settings, now: float, chance: float) -> Settled:
@@ -312,7 +319,8 @@ def settle(
         ended_at=max(running.started_at, min(result.ended_at, now)),
         now=now,
     )
-    return Settled(job.number, job.id, decision.state, decision.run_at)
+    end = JobSummary(id=job.id, state=decision.state, exit_code=result.exit_code, error=result.error)
+    return Settled(job.number, job.id, decision.state, decision.run_at, end if is_ended(decision.state) else None)
 
 
 def attempts_of(store: Store, worker: str) -> list[tuple[int, int]]:

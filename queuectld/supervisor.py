@@ -507,7 +507,7 @@ class Supervisor:
     def _leased(self, handle: Handle, lease: Lease, now: float) -> None:
         handle.running = Running(lease.job, lease.id, lease.attempt, lease.token, now)
         log.debug("started", extra={"job": lease.id, "attempt": lease.attempt, "worker": handle.record.id})
-        self._watchers.changed(lease.job)
+        self._watchers.changed(lease.job, None)
         if handle.hurried:
             handle.stopping_at = None  # that was for the attempt before
             asyncio.get_running_loop().call_soon(self._interrupt, handle)  # after the message that carries the lease
@@ -852,7 +852,7 @@ class Supervisor:
             self._ended(job)
 
     def _ended(self, settled: Settled) -> None:
-        self._watchers.changed(settled.number)
+        self._watchers.changed(settled.number, settled.end)
         self._on_ended()
         if operations.is_waiting(settled.state):
             self.wake(settled.run_at)

@@ -56,7 +56,7 @@ async def _retry_step(context: Context, after: int) -> list[int]:
 
 def _retried(context: Context, numbers: list[int]) -> int:
     for number in numbers:
-        context.watchers.changed(number)
+        context.watchers.changed(number, None)
     context.supervisor.wake()
     return len(numbers)
 
@@ -78,7 +78,7 @@ async def _purged(context: Context, deleted: list[Deleted]) -> int:
     failpoints.hit("purge.committed")
     await asyncio.to_thread(remove_logs, context.about.state_dir, deleted)
     for job in deleted:
-        context.watchers.changed(job.number)
+        context.watchers.removed(job.number)
     return len(deleted)
 
 

@@ -15,6 +15,7 @@ from queuectl_protocol.messages import (
     JobListParams,
     JobPage,
     JobSummaries,
+    JobSummary,
     JobWaitParams,
 )
 from queuectld import failpoints, operations
@@ -24,6 +25,7 @@ from queuectld.core.settings import Settings
 from queuectld.operations import enqueue_all
 from queuectld.store.base import JobRecord, Reader, Store
 from queuectld.supervisor import Peer
+from queuectld.watchers import Ends
 
 
 async def enqueue(context: Context, _peer: Peer, params: EnqueueParams) -> EnqueueResult:
@@ -100,7 +102,7 @@ async def cancel(context: Context, _peer: Peer, params: JobIdsParams) -> JobSumm
     cancelled = await context.committer.submit(operation)
     failpoints.hit("cancel.committed")
     for one in cancelled:
-        context.watchers.changed(one.job.number)
+        context.watchers.changed(one.job.number, operations.summary_of_end(one.job))
         context.retention.notice()
         if one.running is not None:
             context.supervisor.end_attempt(one.job.number, Outcome.CANCELLED)
@@ -112,36 +114,61 @@ async def retry(context: Context, _peer: Peer, params: JobIdsParams) -> JobSumma
     now = context.clock.now()
     records = await context.committer.submit(lambda store: operations.retry(store, params.ids, now))
     for record in records:
-        context.watchers.changed(record.number)
+        context.watchers.changed(record.number, None)
     context.supervisor.wake()
     return _summaries(records)
 
 
 async def wait(context: Context, _peer: Peer, params: JobWaitParams) -> JobSummaries:
+    """Looks at the jobs once. From then on each change is told, and what has ended is remembered."""
     records = await context.readers.run(lambda reader: operations.find_all(reader, params.ids))
     numbers = [record.number for record in records]
-    changed = context.watchers.subscribe(numbers)
+    ends = Ends(numbers)
+    context.watchers.subscribe(numbers, ends)
+    current: dict[int, JobSummary] = {}
     try:
+        _note_ends(ends, records)
         async with asyncio.timeout(params.timeout):
             while True:
-                changed.clear()
-                current = await context.readers.run(lambda reader: [reader.get(number) for number in numbers])
-                records = [_still_there(then, now) for then, now in zip(records, current, strict=True)]
-                if all(operations.is_ended(record.state) for record in records):
+                current = await _look(context, ends, records)
+                if ends.all_ended:
                     break
                 context.refuse_when_stopped()
-                await changed.wait()
+                ends.event.clear()
+                await ends.event.wait()
     except TimeoutError:
-        pass  # the answer tells what the states are
+        current = await _look(context, ends, records)  # the answer tells what the states are
     finally:
-        context.watchers.unsubscribe(numbers, changed)
-    return _summaries(records)
+        context.watchers.unsubscribe(numbers, ends)
+    return JobSummaries(
+        jobs=[ends.ended(one.number) or current.get(one.number) or operations.summary(one) for one in records]
+    )
 
 
-def _still_there(then: JobRecord, now: JobRecord | None) -> JobRecord:
-    if now is None:
-        raise ProtocolError("not_found", f"job {then.id} was removed while it was waited for")
-    return now
+async def _look(context: Context, ends: Ends, records: Sequence[JobRecord]) -> dict[int, JobSummary]:
+    """Those that have not ended, as they are now, by number. One that has ended and was not told of yet is noted.
+
+    Raises:
+        ProtocolError: `not_found` where one was removed before it was seen to end.
+    """
+    left = [record for record in records if ends.ended(record.number) is None]
+    if not left:
+        return {}
+    found = await context.readers.run(lambda reader: [reader.get(record.number) for record in left])
+    current = {}
+    for then, now in zip(left, found, strict=True):
+        if now is not None:
+            current[now.number] = operations.summary(now)
+        elif ends.ended(then.number) is None:
+            raise ProtocolError("not_found", f"job {then.id} was removed while it was waited for")
+    _note_ends(ends, [record for record in found if record is not None])
+    return current
+
+
+def _note_ends(ends: Ends, records: Sequence[JobRecord]) -> None:
+    for record in records:
+        if operations.is_ended(record.state):
+            ends.changed(record.number, operations.summary(record))
 
 
 def _summaries(records: Sequence[JobRecord]) -> JobSummaries:

@@ -15,6 +15,7 @@ from queuectld import logs, operations
 from queuectld.context import Context
 from queuectld.store.base import JobRecord, Reader
 from queuectld.supervisor import Peer
+from queuectld.watchers import AnyChange
 from queuectld.worker.log_files import log_path
 
 GATHER = 0.02
@@ -27,7 +28,9 @@ LOOK_AGAIN = 1.0
 async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
     """One piece; with `follow`, waits until there is one."""
     number = (await context.readers.run(lambda reader: operations.find(reader, params.id))).number
-    changed = context.watchers.subscribe([number])
+    change = AnyChange()
+    changed = change.event
+    context.watchers.subscribe([number], change)
     watch: logs.FileWatch | None = None
     offset: int | None = None
     try:
@@ -63,7 +66,7 @@ async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
             else:
                 await _wait_at_most(changed, LOOK_AGAIN if offset else GATHER)
     finally:
-        context.watchers.unsubscribe([number], changed)
+        context.watchers.unsubscribe([number], change)
         if watch is not None:
             watch.close()
 

@@ -445,7 +445,7 @@ def test_wait_with_a_timeout_tells_how_it_stands(daemon: Daemon, timeout: float)
     assert time.monotonic() - began >= timeout
 
 
-def test_wait_is_told_when_a_job_is_purged(daemon: Daemon) -> None:
+def test_a_job_that_is_purged_while_others_are_waited_for_counts_as_dead(daemon: Daemon) -> None:
     daemon.call("worker.start", count=1)
     daemon.enqueue("exit 1", id="dead", max_retries=1)
     daemon.call("job.wait", ids=["dead"])
@@ -454,9 +454,9 @@ def test_wait_is_told_when_a_job_is_purged(daemon: Daemon) -> None:
         wire.send("job.wait", ids=["dead", "never"])
         daemon.call("job.wait", ids=["never"], timeout=0.1)
         daemon.call("dlq.purge", ids=["dead"])
-        reply = wire.receive()
-    assert reply["error"]["data"]["kind"] == "not_found"
-    assert "dead" in reply["error"]["message"]
+        daemon.call("job.cancel", ids=["never"])
+        states = [job["state"] for job in wire.receive()["result"]["jobs"]]
+    assert states == ["dead", "cancelled"]
 
 
 # --- many -----------------------------------------------------------------------------------------------------------

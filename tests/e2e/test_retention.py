@@ -153,8 +153,22 @@ def test_what_waits_or_runs_is_never_touched(pool: Daemon, directory: Path) -> N
         wire.send("job.wait", ids=[running])
         gate.touch()
         reply = wire.receive()
-    # Told of its end, or that it is gone by now; but not left waiting.
-    assert "result" in reply or reply["error"]["data"]["kind"] == "not_found"
+    assert reply["result"]["jobs"][0]["state"] == "completed", "told how it ended, even if it is gone by now"
+
+
+def test_a_job_that_is_removed_while_others_are_waited_for_counts_as_it_ended(single: Daemon, directory: Path) -> None:
+    gates = [directory / "first", directory / "second"]
+    ids = [single.enqueue(f"until test -e {gate}; do sleep 0.01; done; exit 3", max_retries=1) for gate in gates]
+    single.wait_state(ids[0], "processing")
+    single.call("config.set", key="keep_dead", value=0.01)
+    with single.wire() as wire:
+        wire.send("job.wait", ids=ids)
+        assert wire.call("server.info")
+        gates[0].touch()
+        wait_for(lambda: gone(single, ids[0]), "the first job to be removed")
+        gates[1].touch()
+        summaries = wire.receive()["result"]["jobs"]
+    assert [(job["id"], job["state"], job["exit_code"]) for job in summaries] == [(id_, "dead", 3) for id_ in ids]
 
 
 def test_a_job_that_is_retried_in_time_is_kept(single: Daemon) -> None:
