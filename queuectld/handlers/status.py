@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.messages import BackupParams, BackupResult, DaemonStatus, NoParams, ServerInfo, StatusResult
 from queuectl_protocol.version import PROTOCOL, __version__
 from queuectld.context import Context
-from queuectld.store.base import GivenUp, StorageError, StorageFull
+from queuectld.store.base import AlreadyThere, GivenUp, StorageBusy, StorageError, StorageFull
 from queuectld.supervisor import Peer
 
 
@@ -35,23 +34,24 @@ async def backup(context: Context, _peer: Peer, params: BackupParams) -> BackupR
         size = await asyncio.to_thread(_write_backup, context, path)
     except GivenUp:
         raise ProtocolError("shutting_down", "the daemon is stopping", "try again when it is back") from None
+    except AlreadyThere as error:
+        # As the daemon's user, who could be asked to write over any file of its own otherwise.
+        raise ProtocolError("conflict", str(error), "name a new file") from None
     except StorageFull as error:
         raise ProtocolError("storage_full", str(error), "name a file on another disk") from None
+    except StorageBusy as error:
+        raise ProtocolError("busy", str(error), "try again when the other program is done") from None
     except StorageError as error:
         raise ProtocolError("invalid_params", str(error), "name a file that the daemon's user can write") from None
     return BackupResult(path=str(path), bytes=size)
 
 
 def _write_backup(context: Context, path: Path) -> int:
-    # As the daemon's user, who could be asked to write over any file of its own otherwise.
-    if os.path.lexists(path):
-        raise ProtocolError("conflict", f"{path} is there already", "name a new file")
     reader = context.readers.make()
     try:
-        reader.backup(path, lambda: context.ending)
+        return reader.backup(path, lambda: context.ending)
     finally:
         reader.close()
-    return path.stat().st_size
 
 
 async def get(context: Context, _peer: Peer, _params: NoParams) -> StatusResult:

@@ -47,6 +47,10 @@ class GivenUp(StorageError):  # noqa: N818 - as above
     """What was long to do was given up, because its caller said so."""
 
 
+class AlreadyThere(StorageError):  # noqa: N818 - as above
+    """The name for a new file is taken."""
+
+
 def _never() -> bool:
     return False
 
@@ -195,11 +199,14 @@ class Reader(Protocol):
     def running(self) -> list[RunningAttempt]:
         """All, by job number."""
 
-    def backup(self, path: Path, give_up: Callable[[], bool] = _never) -> None:
-        """Write a whole copy of what is committed to `path`; a file there is replaced when the copy is on disk.
+    def backup(self, path: Path, give_up: Callable[[], bool] = _never) -> int:
+        """Write a whole copy of what is committed to `path`, a new file; how many bytes it has.
+
+        `path` is there only when the copy is whole and on disk.
 
         Raises:
             GivenUp: `give_up`, asked again and again meanwhile, said so; there is no copy then.
+            AlreadyThere: `path`, which is left as it is.
             StorageFull: no room for the copy.
             StorageError: it can't be written there; the message says why.
         """

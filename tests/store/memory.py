@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from queuectl_protocol.jobs import WAITING, Attempt, Job, JobState, Outcome
 from queuectld.store.base import (
+    AlreadyThere,
     Deleted,
     GivenUp,
     JobRecord,
@@ -186,11 +187,14 @@ class MemoryReader:
             if attempt.ended_at is None
         ]
 
-    def backup(self, path: Path, give_up: Callable[[], bool] = lambda: False) -> None:
+    def backup(self, path: Path, give_up: Callable[[], bool] = lambda: False) -> int:
         if give_up():
             raise GivenUp("the copy was given up")
         try:
-            path.write_text(repr(self._state()))
+            with path.open("x") as file:
+                return file.write(repr(self._state()))
+        except FileExistsError as error:
+            raise AlreadyThere(str(error)) from error
         except OSError as error:
             raise StorageError(str(error)) from error
 

@@ -11,6 +11,7 @@ from msgspec import UNSET
 
 from queuectl_protocol.jobs import ENDED, WAITING, JobState, Outcome
 from queuectld.store.base import (
+    AlreadyThere,
     Deleted,
     GivenUp,
     NewJob,
@@ -757,9 +758,14 @@ class TestCopies:
     def test_a_backup_is_written(self, store: Store, tmp_path: Path) -> None:
         put(store, new_job("a"))
         target = tmp_path / "copy"
-        target.write_text("old")
-        store.backup(target)
-        assert target.stat().st_size > 3
+        assert store.backup(target) == target.stat().st_size > 3
+
+    def test_a_backup_replaces_nothing(self, store: Store, tmp_path: Path) -> None:
+        target = tmp_path / "copy"
+        target.write_text("precious")
+        with pytest.raises(AlreadyThere):
+            store.backup(target)
+        assert target.read_text() == "precious"
 
     def test_a_backup_that_cannot_be_written(self, store: Store, tmp_path: Path) -> None:
         with pytest.raises(StorageError):

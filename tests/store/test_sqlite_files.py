@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -18,6 +20,7 @@ import pytest
 from queuectl_protocol.jobs import JobState, Outcome
 from queuectld.store.base import StorageBusy, StorageError, StorageFailed, StorageFull, StorageUnusable
 from queuectld.store.sqlite import SqliteStore, open_store
+from queuectld.store.sqlite.backup import write_backup
 from queuectld.store.sqlite.connection import Values
 from queuectld.store.sqlite.errors import translate
 from queuectld.store.sqlite.migrations import APPLICATION_ID, MIGRATIONS, Migration
@@ -536,28 +539,61 @@ class TestBackup:
             assert copy.counts()[JobState.PENDING] == len(copy.in_state(JobState.PENDING, 10**6))
             copy.close()
 
-    def test_never_over_the_database_itself(self, sqlite: SqliteStore, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("replace", [False, True])
+    def test_never_over_the_database_itself(self, sqlite: SqliteStore, tmp_path: Path, *, replace: bool) -> None:
         put(sqlite, new_job("a"))
         (tmp_path / "link").symlink_to(tmp_path)
         for target in ("queue.db", "queue.db-wal", "queue.db-shm", "link/queue.db"):
-            with pytest.raises(StorageError, match="is the database itself"):
-                sqlite.backup(tmp_path / target)
+            with pytest.raises(StorageError, match="is the database itself" if replace else "is there already"):
+                write_backup(tmp_path / "queue.db", tmp_path / target, replace=replace)
         assert sqlite.integrity_check() == []
 
     def test_never_over_another_database_in_use(self, sqlite: SqliteStore, tmp_path: Path) -> None:
         other = open_store(tmp_path / "other.db")
         put(other, new_job("b"))
         with pytest.raises(StorageError, match="in use"):
-            sqlite.backup(tmp_path / "other.db")
+            write_backup(tmp_path / "queue.db", tmp_path / "other.db", replace=True)
         other.close()
+        (tmp_path / "gone.db-wal").touch()
+        with pytest.raises(StorageError, match="in use"):
+            sqlite.backup(tmp_path / "gone.db")
 
     def test_a_failed_one_leaves_the_old_one(self, sqlite: SqliteStore, tmp_path: Path) -> None:
         put(sqlite, new_job("a"))
         directory = tmp_path / "backups"
         (directory / "copy.db").mkdir(parents=True)
         with pytest.raises(StorageError, match="can't write the copy"):
-            sqlite.backup(directory / "copy.db")
+            write_backup(tmp_path / "queue.db", directory / "copy.db", replace=True)
         assert [path.name for path in directory.iterdir()] == ["copy.db"]
+
+    def test_what_nobody_writes_any_more_is_removed_and_nothing_else(self, sqlite: SqliteStore, tmp_path: Path) -> None:
+        put(sqlite, new_job("a"))
+        directory = tmp_path / "backups"
+        directory.mkdir()
+        mine, left, written = (
+            directory / name for name in (".copy.db.part", ".queuectl-backup-left.part", ".queuectl-backup-now.part")
+        )
+        for path in (mine, left, written):
+            path.write_text("precious")
+        with written.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            sqlite.backup(directory / "copy.db")
+        assert sorted(directory.iterdir()) == sorted([mine, written, directory / "copy.db"])
+        assert mine.read_text() == "precious"
+
+    def test_where_there_are_no_links_it_gets_its_name_all_the_same(
+        self, sqlite: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def none(*_arguments: object) -> None:
+            raise PermissionError(errno.EPERM, "no links on this file system")
+
+        monkeypatch.setattr(os, "link", none)
+        put(sqlite, new_job("a"))
+        sqlite.backup(tmp_path / "copy.db")
+        copy = open_store(tmp_path / "copy.db")
+        assert copy.integrity_check() == []
+        copy.close()
+        assert not list(tmp_path.glob("*.part"))
 
 
 class TestSnapshots:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from queuectld import failpoints
-from queuectld.store.base import GivenUp, StorageError, StorageFull
+from queuectld.store.base import AlreadyThere, GivenUp, StorageError, StorageFull
 from queuectld.store.sqlite.connection import open_raw, open_reader
 from queuectld.store.sqlite.errors import NO_ROOM, translate
 
@@ -16,41 +20,105 @@ _PAGES_A_STEP = 4096
 """16 MiB: some milliseconds, between which it can be given up."""
 
 
-def write_backup(source: Path, target: Path, give_up: Callable[[], bool] = lambda: False) -> None:
-    """Copy what is committed to `target`, which is replaced if it is there. The database may be written meanwhile.
+_UNFINISHED = (".queuectl-backup-", ".part")
+"""How the name of a copy that is being written begins and ends. It is locked meanwhile."""
 
-    The copy is made over a connection of its own, which holds one snapshot, so no busy writer makes it begin again.
+
+def write_backup(
+    source: Path, target: Path, give_up: Callable[[], bool] = lambda: False, *, replace: bool = False
+) -> int:
+    """Copy what is committed to `target`, a new file, or with `replace` over an older copy; how many bytes it has.
+
+    The database may be written meanwhile. The copy is made over a connection of its own, which holds one snapshot, so
+    no busy writer makes it begin again. `target` is there only when it is whole and on disk.
 
     Raises:
-        GivenUp: `give_up`, asked again and again meanwhile, said so. `target` is as it was.
+        GivenUp: `give_up`, asked again and again meanwhile, said so.
+        AlreadyThere: `target`, which is left as it is.
         StorageFull: no room for the copy.
-        StorageError: the copy can't be written; the message says why. `target` is as it was.
+        StorageError: the copy can't be written; the message says why.
     """
-    if target.absolute().parent.resolve() / target.name in _own_files(source):
-        raise StorageError(f"{target} is the database itself: name another file for the copy")
-    if target.with_name(target.name + "-wal").exists():
-        # It would be taken for the copy's own write-ahead log, and ruin it.
-        raise StorageError(
-            f"{target} is a database in use ({target.name}-wal is there): name another file for the copy"
-        )
-    temporary = target.with_name(f".{target.name}.part")
+    temporary: Path | None = None
+    descriptor = -1
     try:
-        temporary.unlink(missing_ok=True)
-        create_private(temporary)
+        if not replace and os.path.lexists(target):
+            raise AlreadyThere(f"{target} is there already")
+        _check_name(source, target)
+        _remove_unfinished(target.parent)
+        descriptor, temporary = _new_file(target.parent)
         _copy(source, temporary, give_up)
-        fsync(temporary)
+        os.fsync(descriptor)
+        size = os.fstat(descriptor).st_size
         failpoints.hit("backup.copied")
-        temporary.rename(target)
-        fsync(target.absolute().parent)
+        if replace:
+            temporary.rename(target)
+        else:
+            _give_name(temporary, target)
+        fsync(target.parent)
     except sqlite3.Error as error:
-        raise translate(error, temporary) from error
+        raise translate(error, target.parent / "copy") from error
+    except FileExistsError as error:
+        raise AlreadyThere(f"{target} is there already") from error
     except OSError as error:
         if error.errno in NO_ROOM:
             raise StorageFull(f"no room for the copy {target}: free some disk space") from error
         raise StorageError(f"can't write the copy {target}: {error.strerror}") from error
     finally:
-        if temporary.parent.is_dir():
+        if temporary is not None:
             temporary.unlink(missing_ok=True)
+            os.close(descriptor)
+    return size
+
+
+def _check_name(source: Path, target: Path) -> None:
+    if Path(os.path.realpath(target.parent), target.name) in _own_files(source):
+        raise StorageError(f"{target} is the database itself: name another file for the copy")
+    if os.path.lexists(target.with_name(target.name + "-wal")):
+        # It would be taken for the copy's own write-ahead log, and ruin it.
+        raise StorageError(
+            f"{target} is a database in use ({target.name}-wal is there): name another file for the copy"
+        )
+
+
+def _new_file(directory: Path) -> tuple[int, Path]:
+    """An empty file that only its owner can read, under a name that nobody has, and the descriptor that locks it."""
+    beginning, end = _UNFINISHED
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=beginning, suffix=end, dir=directory)
+        os.fchmod(descriptor, 0o600)  # whatever the umask
+        with contextlib.suppress(OSError):  # a file system without locks has none that _remove_unfinished gets either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:  # else another backup found it before it was locked
+            return descriptor, Path(name)
+        os.close(descriptor)
+
+
+def _remove_unfinished(directory: Path) -> None:
+    """Remove what killed daemons were writing: nobody has it locked."""
+    beginning, end = _UNFINISHED
+    for path in directory.glob(f"{beginning}*{end}"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _give_name(temporary: Path, target: Path) -> None:
+    """Give the copy its name, as long as nobody has it.
+
+    Raises:
+        FileExistsError: somebody has it.
+    """
+    try:
+        target.hardlink_to(temporary)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        create_private(target)  # a file system without links (FAT): the name is taken first, then filled
+        temporary.rename(target)
 
 
 def create_private(path: Path) -> None:

@@ -55,7 +55,7 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connec
     try:
         prepare_writer(raw)
         if version < newest:
-            write_backup(path, path.with_name(f"{path.name}.before-{version + 1}"))
+            write_backup(path, path.with_name(f"{path.name}.before-{version + 1}"), replace=True)
             _migrate(raw, version, migrations)
     except sqlite3.Error as error:
         raw.close()

@@ -127,8 +127,8 @@ class Reading:
     def running(self) -> list[RunningAttempt]:
         return [running_of(row) for row in self._db.rows(sql.GET_RUNNING)]
 
-    def backup(self, path: Path, give_up: Callable[[], bool] = lambda: False) -> None:
-        write_backup(self._path, path, give_up)
+    def backup(self, path: Path, give_up: Callable[[], bool] = lambda: False) -> int:
+        return write_backup(self._path, path, give_up)
 
     def integrity_check(self, patience: float = 60.0, give_up: Callable[[], bool] = lambda: False) -> list[str]:
         deadline = time.monotonic() + patience
