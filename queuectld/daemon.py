@@ -32,7 +32,7 @@ from queuectld.retention import Retention
 from queuectld.server import Access, Connection, Server, check_handlers
 from queuectld.startup import StartError
 from queuectld.statusline import StatusLine
-from queuectld.store.base import StorageBusy, StorageError, StorageFailed, Store
+from queuectld.store.base import GivenUp, OutOfTime, StorageBusy, StorageError, StorageFailed, Store
 from queuectld.store.sqlite import open_store
 from queuectld.supervisor import Supervisor
 from queuectld.watchers import Watchers
@@ -64,6 +64,9 @@ class Options:
 
 INTEGRITY_PATIENCE = 60.0
 """Seconds that the check of the database may take after an unclean stop."""
+
+INTEGRITY_VARIABLE = "QUEUECTLD_CHECK_SECONDS"
+"""Overrides INTEGRITY_PATIENCE: the seam through which tests have a check that takes too long."""
 
 
 class Ending(enum.Enum):
@@ -290,19 +293,29 @@ class _Daemon:
 
     async def _after_unclean_stop(self, context: Context) -> None:
         """Beside the work. SQLite survives those, the hardware below it not always."""
+        patience = float(os.environ.get(INTEGRITY_VARIABLE, INTEGRITY_PATIENCE))
 
         def check() -> list[str]:
+            reader = context.readers.make()
             try:
-                reader = context.readers.make()
-            except StorageError as error:
-                return [str(error)]
-            try:
-                return reader.integrity_check(INTEGRITY_PATIENCE, lambda: context.ending)
+                return reader.integrity_check(patience, lambda: context.ending)
             finally:
                 reader.close()
 
         log.info("the last stop was not clean; checking the database")
-        findings = await asyncio.to_thread(check)
+        try:
+            findings = await asyncio.to_thread(check)
+        except GivenUp:
+            return
+        except (OutOfTime, StorageBusy) as reason:
+            log.warning(
+                "the database was not checked to its end (%s), so damage may be there; "
+                "a copy can be checked: `queuectl backup COPY`, `sqlite3 COPY 'PRAGMA quick_check'`",
+                reason,
+            )
+            return
+        except StorageError as error:
+            findings = [str(error)]
         if findings:
             self._storage_failed(StorageFailed(f"the database is damaged: {'; '.join(findings)}"))
         else:

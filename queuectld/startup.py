@@ -75,6 +75,12 @@ def lock_state_dir(path: Path) -> int:
             f"another queuectld (PID {owner or 'unknown'}) runs on the state directory {path}",
             "`queuectl daemon stop` ends it; or give --state-dir another directory",
         ) from None
+    except OSError as error:  # ENOLCK, of a network's file system: nothing could say who owns the directory
+        os.close(descriptor)
+        raise StartError(
+            f"the state directory {path} can't be locked: {error.strerror}",
+            "give --state-dir one on a local file system",
+        ) from None
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

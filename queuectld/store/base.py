@@ -47,6 +47,10 @@ class GivenUp(StorageError):  # noqa: N818 - as above
     """What was long to do was given up, because its caller said so."""
 
 
+class OutOfTime(StorageError):  # noqa: N818 - as above
+    """What was long to do was not done to its end in the time it had."""
+
+
 class AlreadyThere(StorageError):  # noqa: N818 - as above
     """The name for a new file is taken."""
 
@@ -214,9 +218,11 @@ class Reader(Protocol):
     def integrity_check(self, patience: float = 60.0, give_up: Callable[[], bool] = _never) -> list[str]:
         """What is damaged, a sentence each, at most 20; empty if the store is whole.
 
-        Reads all of it (seconds for a million jobs), or as much as it can in `patience` seconds.
+        Reads all of it: seconds for a million jobs.
 
         Raises:
+            OutOfTime: `patience` seconds were not enough. Nothing is known: what was read says nothing without the rest.
+            StorageBusy: it can't be read at the moment.
             GivenUp: `give_up`, asked again and again meanwhile, said so.
         """
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 import pytest
 
 from queuectld import diskspace
+from queuectld.daemon import INTEGRITY_VARIABLE
 from tests.crash.trace import attached, command, needs_strace, told_too_early
 from tests.crash.witness import QUICK, Witness, check_counts, check_jobs, check_left, jobs_of
 from tests.harness import PATIENCE, Daemon, RefusedError, Wire, running_daemon, wait_for
@@ -175,6 +176,29 @@ def test_a_start_on_a_disk_that_fails_says_so(directory: Path, call: str, error:
     finally:
         traced.clean_up()
         daemon.clean_up()
+
+
+@needs_strace
+def test_a_file_system_without_locks_is_told_of(directory: Path) -> None:
+    traced = TracedDaemon(directory)
+    traced.options = (
+        "-P",
+        str(traced.state_dir / "daemon.lock"),
+        "-e",
+        "trace=flock",
+        "-e",
+        "inject=flock:error=ENOLCK",
+    )
+    try:
+        traced.spawn()
+        assert traced.process is not None
+        assert traced.process.wait(PATIENCE) == 1
+        said = traced.log.read_text()
+        assert "can't be locked: No locks available" in said
+        assert "local file system" in said
+        assert "Traceback" not in said
+    finally:
+        traced.clean_up()
 
 
 @needs_strace
@@ -492,6 +516,19 @@ def test_damage_is_found_after_an_unclean_stop(daemon: Daemon) -> None:
     assert "the last stop was not clean; checking the database" in said
     assert "damaged" in said
     assert "Traceback" not in said
+
+
+def test_a_check_that_ran_out_of_time_has_not_found_that_all_is_well(daemon: Daemon) -> None:
+    daemon.call("job.enqueue", jobs=[{"command": "true", "delay": 3600}] * 900)
+    daemon.kill()
+    daemon.environment[INTEGRITY_VARIABLE] = "0"
+    daemon.start()
+    wait_for(lambda: "not checked to its end" in daemon.log.read_text(), "the check to be given up")
+    assert "no damage" not in daemon.log.read_text()
+    daemon.kill()
+    del daemon.environment[INTEGRITY_VARIABLE]
+    daemon.start()
+    wait_for(lambda: "no damage found" in daemon.log.read_text(), "the next one to look again")
 
 
 # --- copies, and the write-ahead log ----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from queuectl_protocol.jobs import JobState, Outcome
-from queuectld.store.base import StorageBusy, StorageError, StorageFailed, StorageFull, StorageUnusable
+from queuectld.store.base import OutOfTime, StorageBusy, StorageError, StorageFailed, StorageFull, StorageUnusable
 from queuectld.store.sqlite import SqliteStore, open_store
 from queuectld.store.sqlite.backup import write_backup
 from queuectld.store.sqlite.connection import Values
@@ -795,6 +795,12 @@ class TestErrors:
         sqlite.rollback()
         with pytest.raises(StorageFailed, match="failed before"):
             sqlite.begin()
+
+    def test_a_check_without_time_says_so(self, sqlite: SqliteStore) -> None:
+        put(sqlite, *(new_job(f"j{i}") for i in range(1000)))
+        with pytest.raises(OutOfTime):
+            sqlite.integrity_check(patience=0)
+        assert sqlite.integrity_check() == []
 
     def test_damage_is_found_and_told(self, tmp_path: Path) -> None:
         path = tmp_path / "queue.db"

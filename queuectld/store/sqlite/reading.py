@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from queuectl_protocol.jobs import Attempt, Job, JobState
-from queuectld.store.base import GivenUp, JobRecord, RunningAttempt, StorageFailed, WorkerRecord
+from queuectld.store.base import GivenUp, JobRecord, OutOfTime, RunningAttempt, StorageFailed, WorkerRecord
 from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.backup import write_backup
 from queuectld.store.sqlite.connection import Connection, Row, open_reader
@@ -141,7 +141,7 @@ class Reading:
         if give_up():
             raise GivenUp("the check was given up")
         if rows is None:
-            return []
+            raise OutOfTime(f"not done in {patience:g} s")
         return [] if rows == [("ok",)] else [str(text) for (text,) in rows][:_MAX_FINDINGS]
 
     def close(self) -> None:
