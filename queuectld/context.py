@@ -12,6 +12,7 @@ from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.core.settings import Settings
 from queuectld.diskspace import DiskSpace
+from queuectld.listening import Listening
 from queuectld.readers import Readers
 from queuectld.retention import Retention
 from queuectld.supervisor import Supervisor
@@ -26,7 +27,6 @@ class About:
     started_at: datetime
     generation: int
     state_dir: Path
-    socket: Path
     containment: str
     most_workers: int
     """As the limit of open files allows."""
@@ -40,6 +40,7 @@ class Context:
         resizing: held from the decision on a new size of the pool until it is stored and carried out, so that two
             requests at once add up.
         settings: those in force; replaced as a whole after a change is committed.
+        listening: knows where clients find the daemon at this moment.
         stopping: a stop was asked for: nothing new is taken.
         stopped: and all attempts have ended: nothing will happen any more that could be waited for.
         ending: and all was answered that could be in time: what is still at work is to give up. Before an exec, too.
@@ -54,6 +55,7 @@ class Context:
     disk: DiskSpace
     retention: Retention
     settings: Settings
+    listening: Listening
     resizing: asyncio.Lock = field(default_factory=asyncio.Lock)
     stopping: bool = False
     stopped: bool = False

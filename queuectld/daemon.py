@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from queuectld.context import About, Context
 from queuectld.core.settings import with_overrides
 from queuectld.diskspace import DiskSpace
 from queuectld.handlers import HANDLERS
+from queuectld.listening import Listening, own_name
 from queuectld.readers import Readers
 from queuectld.retention import Retention
 from queuectld.server import Access, Connection, Server, check_handlers
@@ -86,7 +87,7 @@ def run(options: Options) -> int:
     inherited = handover.take_over(os.environ)
     # A descriptor that systemd passed is marked as closed on exec before anything can be spawned.
     passed = [] if inherited else sdnotify.listen_fds(os.environ)
-    address = options.socket or paths.daemon_socket(os.environ).absolute()
+    home = options.socket or paths.daemon_socket(os.environ).absolute()
     if options.socket is not None:
         for descriptor in passed:  # asked for another place; a flag wins
             os.close(descriptor)
@@ -95,6 +96,10 @@ def run(options: Options) -> int:
     if inherited is not None:
         failpoints.hit("reexec.taken")
         lock, descriptors, umask = inherited.lock, inherited.descriptors, inherited.umask
+        state_dir = startup.directory_of(lock, options.state_dir)
+        if state_dir != options.state_dir:
+            log.error("the state directory can't be changed by a reload, only by a restart: still %s", state_dir)
+            options = replace(options, state_dir=state_dir)
     else:
         startup.prepare_state_dir(options.state_dir)
         lock, descriptors = startup.lock_state_dir(options.state_dir), startup.raise_descriptor_limit()
@@ -102,28 +107,35 @@ def run(options: Options) -> int:
         DiskSpace(options.state_dir).make_startable()
     store = open_store(options.state_dir / "queue.db")
     failpoints.hit("start.opened")
-    identity = None
+    identity, address = None, home
     if inherited is not None:
         listener, identity = socket.socket(fileno=inherited.listener), inherited.socket_identity
+        address = Path(inherited.address) if inherited.address else own_name(listener) or home
+        kept = Path(inherited.home) if inherited.home else address
+        if options.socket is not None and kept != options.socket:
+            log.error("the socket can't be changed by a reload, only by a restart: still %s", kept)
+        home = kept
     elif passed:
         listener = socket.socket(fileno=passed[0])
     else:
         # After the lock, so that a socket file is only ever removed by the one daemon of its state directory.
-        listener = startup.listen(address, group)
-        identity = startup.file_identity(address)
+        listener = startup.listen(home, group)
+        identity = startup.file_identity(home)
         failpoints.hit("start.bound")
     if identity is None and group is None:
         # The file is systemd's, and so is the decision whom it lets in: SocketGroup=, SocketMode=.
         group = startup.group_of(listener)
     containment.become_subreaper()
     if identity is None:
-        address = Path(os.fsdecode(listener.getsockname() or b""))
-    daemon = _Daemon(options, address, store, listener, lock, descriptors, umask, identity, group, inherited)
+        home = address = Path(os.fsdecode(listener.getsockname() or b""))
+    listening = Listening(options.state_dir, home, address, listener, identity, group)
+    listening.publish()
+    daemon = _Daemon(options, listening, store, lock, descriptors, umask, group, inherited)
     with asyncio.Runner() as runner:
         ending = runner.run(daemon.serve())
         if ending is Ending.REEXECUTE:
             daemon.reexecute()
-    startup.remove_socket(address, identity)
+    listening.close()
     return 1 if ending is Ending.STORAGE_FAILED else 0
 
 
@@ -131,24 +143,20 @@ class _Daemon:
     def __init__(
         self,
         options: Options,
-        address: Path,
+        listening: Listening,
         store: Store,
-        listener: socket.socket,
         lock: int,
         descriptors: int,
         umask: int,
-        identity: tuple[int, int] | None,
         group: int | None,
         inherited: handover.Handover | None,
     ) -> None:
         self._options = options
-        self._address = address
+        self._listening = listening
         self._store = store
-        self._listener = listener
         self._lock = lock
         self._descriptors = descriptors
         self._umask = umask
-        self._identity = identity
         self._group = group
         self._inherited = inherited
         mark = _running_mark(options.state_dir)
@@ -177,7 +185,6 @@ class _Daemon:
         readers = Readers(self._store.reader)
         # From here on the committer's thread owns the store.
         committer.start()
-        address = self._address
         context: Context
         groups = self._options.cgroup or cgroups.delegated_group(os.environ)
         if groups is not None:
@@ -191,24 +198,27 @@ class _Daemon:
             lambda: context.settings,
             clock,
             disk,
-            address,
+            lambda: self._listening.address,
             self._options.state_dir,
             groups,
             sdnotify.clean_environment(os.environ),
             self._descriptors,
             self._umask,
             retention.notice,
+            # A copied state directory has the same database, and is another directory.
+            self._store.identity() + containment.queue_mark(self._options.state_dir),
         )
         about = About(
             pid=os.getpid(),
             started_at=datetime.fromtimestamp(self._started_at, UTC),
             generation=self._generation,
             state_dir=self._options.state_dir,
-            socket=address,
             containment="cgroup" if groups else "subreaper",
             most_workers=startup.worker_limit(),
         )
-        context = Context(about, committer, readers, supervisor, watchers, clock, disk, retention, settings)
+        context = Context(
+            about, committer, readers, supervisor, watchers, clock, disk, retention, settings, self._listening
+        )
         check_handlers(HANDLERS)
         access = Access(os.geteuid(), self._group)
         server = Server(
@@ -230,19 +240,20 @@ class _Daemon:
         failpoints.hit("recovery.recovered")
         for descriptor, waiting in self._inherited.connections if self._inherited else []:
             await server.adopt(socket.socket(fileno=descriptor), waiting)
-        server.listen(self._listener)
+        server.listen(self._listening.listener)
         failpoints.hit("recovery.listening")
         supervisor.wake()
         background = [
             asyncio.ensure_future(_watchdog(context, self._status)),
             asyncio.ensure_future(self._status.run(context)),
             asyncio.ensure_future(retention.run()),
+            asyncio.ensure_future(self._listening.keep(server.listen_instead)),
         ]
         if self._unclean:
             background.append(asyncio.ensure_future(self._after_unclean_stop(context)))
         if not self._ending.done():
             self._status.ready(context, counts)
-            _log_ready(context.about)
+            _log_ready(context.about, self._listening.address)
         ending = await self._ending
         if ending is Ending.STOP:
             # A store that fails meanwhile ends the waiting: nothing that it waits for could be stored any more.
@@ -386,13 +397,15 @@ class _Daemon:
         handover.pass_on(
             handover.Handover(
                 lock=self._lock,
-                listener=self._listener.fileno(),
+                listener=self._listening.listener.fileno(),
                 generation=self._generation + 1,
                 started_at=self._started_at,
                 descriptors=self._descriptors,
                 unclean=self._unclean,
                 umask=self._umask,
-                socket_identity=self._identity,
+                socket_identity=self._listening.identity,
+                home=str(self._listening.home),
+                address=str(self._listening.address),
                 connections=self._connections,
             ),
             os.environ,
@@ -477,13 +490,13 @@ async def _watchdog(context: Context, line: StatusLine) -> None:
         await asyncio.sleep(interval)
 
 
-def _log_ready(about: About) -> None:
+def _log_ready(about: About, address: Path) -> None:
     log.info(
         "ready",
         extra={
             "version": __version__,
             "pid": about.pid,
-            "socket": str(about.socket),
+            "socket": str(address),
             "state_dir": str(about.state_dir),
         },
     )

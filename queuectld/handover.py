@@ -31,6 +31,9 @@ class Handover(msgspec.Struct, frozen=True):
     """Device and inode of a socket file that is ours to remove; None for systemd's."""
     connections: list[tuple[int, bytes]]
     """Descriptor, and what was read from it and is not answered."""
+    home: str = ""
+    """Where the daemon was asked to listen, and `address`: where it listens. "": an older daemon did not say."""
+    address: str = ""
     unclean: bool = False
     """The last stop was not clean, and the database has not been checked to the end yet."""
 

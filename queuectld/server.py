@@ -128,6 +128,13 @@ class Server:
         self._listener = listener
         self.loop.add_reader(listener, self._accept)
 
+    def listen_instead(self, listener: socket.socket) -> None:
+        """Go on with another socket. The one before stays the caller's; who waits there is taken in."""
+        if self._listener is not None:
+            self._accept()
+            self.loop.remove_reader(self._listener)
+            self.listen(listener)
+
     def _accept(self) -> None:
         """Take in who waits; some at a time, so that a crowd does not keep those from being served who are in."""
         assert self._listener is not None  # noqa: S101 - only called while it listens

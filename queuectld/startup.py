@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 from queuectl_protocol.paths import MAX_SOCKET_PATH
+from queuectld.worker import address
 
 
 class StartError(Exception):
@@ -71,8 +72,10 @@ def lock_state_dir(path: Path) -> int:
     except BlockingIOError:
         owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
         os.close(descriptor)
+        where = address.read(path)
+        listens = f" and listens on {where}" if where else ""
         raise StartError(
-            f"another queuectld (PID {owner or 'unknown'}) runs on the state directory {path}",
+            f"another queuectld (PID {owner or 'unknown'}) runs on the state directory {path}{listens}",
             "`queuectl daemon stop` ends it; or give --state-dir another directory",
         ) from None
     except OSError as error:  # ENOLCK, of a network's file system: nothing could say who owns the directory
@@ -96,6 +99,18 @@ def _unusable(path: Path, error: OSError) -> StartError:
         f"the state directory {path} can't be used: {error.strerror}",
         "free some disk space" if full else "give --state-dir one that is writable",
     )
+
+
+def directory_of(lock: int, expected: Path) -> Path:
+    """The state directory whose lock a descriptor holds: `expected` if it is that one, else where the lock's file is.
+
+    Raises:
+        StartError: the lock's file is in no directory any more.
+    """
+    for directory in (expected, Path(f"/proc/self/fd/{lock}").readlink().parent):
+        if file_identity(directory / "daemon.lock") == _identity(os.fstat(lock)):
+            return directory
+    raise StartError("the state directory that this daemon serves is gone", "start it again")
 
 
 def group_id(name: str | None) -> int | None:
@@ -137,13 +152,13 @@ def listen(path: Path, group: int | None) -> socket.socket:
         try:
             # A path of the kernel's own for one that is too long for it (unix(7): 107 bytes).
             long = len(os.fsencode(path)) > MAX_SOCKET_PATH
-            address = f"/proc/self/fd/{directory}/{path.name}" if long else os.fsdecode(path)
-            if len(os.fsencode(address)) > MAX_SOCKET_PATH:
+            name = f"/proc/self/fd/{directory}/{path.name}" if long else os.fsdecode(path)
+            if len(os.fsencode(name)) > MAX_SOCKET_PATH:
                 raise StartError(f"the socket's file name is too long: {path}", "give --socket a shorter one")
-            _remove_stale(path, address)
+            _remove_stale(path, name)
             # The mode of the descriptor before bind is the mode of the file: at no moment can anybody else connect.
             os.fchmod(listener.fileno(), 0o600)
-            listener.bind(address)
+            listener.bind(name)
             if group is not None:
                 os.chown(path, -1, group)
                 path.chmod(0o660)
@@ -167,7 +182,7 @@ def _check_owner(directory: Path) -> None:
         raise StartError(f"{directory} belongs to another user", "give --socket a path in a directory of yours")
 
 
-def _remove_stale(path: Path, address: str) -> None:
+def _remove_stale(path: Path, name: str) -> None:
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise StartError(f"{path} is there and is no socket", "remove it, or give --socket another path")
@@ -176,7 +191,7 @@ def _remove_stale(path: Path, address: str) -> None:
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         probe.setblocking(False)  # one whose queue is full would keep us waiting
-        probe.connect(address)
+        probe.connect(name)
     except BlockingIOError:
         raise StartError(f"another daemon listens on {path}", "give --socket another path") from None
     except (ConnectionRefusedError, FileNotFoundError):
@@ -195,9 +210,12 @@ def remove_socket(path: Path, identity: tuple[int, int] | None) -> None:
 
 def file_identity(path: Path) -> tuple[int, int] | None:
     try:
-        status = path.lstat()
+        return _identity(path.lstat())
     except OSError:
         return None
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 

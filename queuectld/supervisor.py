@@ -189,13 +189,14 @@ class Supervisor:
         settings: the ones in force, asked for each time.
         clock: UNIX seconds.
         disk: nothing is started on a full disk; it waits.
-        socket: where workers connect.
+        socket: where workers connect, asked for each time; they look into the state directory too.
         groups: the cgroup v2 directory where attempts get groups of their own, or None.
         state_dir: where locks, logs and exit records are.
         environment: of the workers.
         ended: told of each attempt that has ended.
         descriptors: the soft limit of open files that workers and so jobs get; the daemon's own is raised.
         umask: that workers and so jobs get; the daemon's own lets nobody else read.
+        mark: of the queue; a worker takes orders from a daemon of its own queue only.
     """
 
     def __init__(
@@ -205,13 +206,14 @@ class Supervisor:
         settings: Callable[[], Settings],
         clock: Clock,
         disk: DiskSpace,
-        socket: Path,
+        socket: Callable[[], Path],
         state_dir: Path,
         groups: Path | None,
         environment: Mapping[str, str],
         descriptors: int,
         umask: int,
         ended: Callable[[], None],
+        mark: str,
     ) -> None:
         self._committer = committer
         self._watchers = watchers
@@ -226,6 +228,7 @@ class Supervisor:
         self._descriptors = descriptors
         self._umask = umask
         self._on_ended = ended
+        self._mark = mark
         self._boot_id = containment.boot_id()
         self._handles: dict[str, Handle] = {}
         self._parked: dict[str, Handle] = {}
@@ -533,7 +536,14 @@ class Supervisor:
         Raises:
             ProtocolError: `forbidden` for whoever is not a worker of this daemon, by its PID as the kernel tells it.
         """
+        if params.mark not in ("", self._mark):
+            log.debug("refused a worker of another queue", extra={"worker": params.worker, "pid": peer.pid})
+            raise ProtocolError("forbidden", "this daemon is of another queue than this worker")
         handle = self._handles.get(params.worker)
+        if params.mark and (handle is None or handle.ending):
+            # Only in an answer that carries the mark it counts: any daemon can refuse a worker.
+            log.warning("a worker attached that is not of this queue", extra={"worker": params.worker, "pid": peer.pid})
+            return self._attached(unknown=True)
         if handle is None or handle.ending or handle.record.pid != peer.pid:
             raise ProtocolError("forbidden", "only the daemon's own workers may attach")
         if handle.peer is not None and handle.peer is not peer:
@@ -573,10 +583,18 @@ class Supervisor:
             # From here to the answer without a pause; what is said from now on is said after it.
             handle.greeted = True
             asyncio.get_running_loop().call_soon(self._repeat_orders, handle, peer, stale, cancelling)
-        settings = self._settings()
         failpoints.hit("attach.done")
+        return self._attached(lease, stale=stale)
+
+    def _attached(self, lease: Lease | None = None, *, stale: bool = False, unknown: bool = False) -> AttachResult:
+        settings = self._settings()
         return AttachResult(
-            heartbeat_interval=settings.heartbeat_interval, kill_grace=settings.kill_grace, lease=lease, stale=stale
+            heartbeat_interval=settings.heartbeat_interval,
+            kill_grace=settings.kill_grace,
+            lease=lease,
+            stale=stale,
+            mark=self._mark,
+            unknown=unknown,
         )
 
     def _repeat_orders(self, handle: Handle, peer: Peer, stale: bool, cancelling: bool) -> None:
@@ -902,7 +920,7 @@ class Supervisor:
         worker_id = f"w{secrets.token_hex(3)}"
         while worker_id in self._handles:
             worker_id = f"w{secrets.token_hex(3)}"
-        arguments = [worker_id, str(self._socket), str(self._state_dir), str(self._groups or "")]
+        arguments = [worker_id, str(self._socket()), str(self._state_dir), str(self._groups or ""), self._mark]
         # UTF-8 whatever the locale is: commands and paths come as JSON, and a letter must not end the worker.
         command = [sys.executable, "-X", "utf8", "-P", "-m", "queuectld.worker", *arguments]
         try:

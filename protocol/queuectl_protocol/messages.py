@@ -322,6 +322,9 @@ class AttachParams(_Params, frozen=True):
     """What ended while the connection was lost."""
     exiting: bool = False
     """Whether it was told to exit; by a daemon before this one, perhaps."""
+    mark: Annotated[str, Meta(max_length=128)] = ""
+    """Of its queue, as the daemon that started it gave it. A daemon of another queue refuses the worker, which waits
+    for its own."""
 
 
 class AttachResult(_Result, frozen=True):
@@ -330,6 +333,10 @@ class AttachResult(_Result, frozen=True):
     lease: Lease | None = None
     stale: bool = False
     """The attempt it came with is no longer its own: end it, and forget its outcome."""
+    mark: str = ""
+    """Of the daemon's queue. Where it is not the worker's own, the whole answer is not for this worker."""
+    unknown: bool = False
+    """This queue has no such worker: end what runs, forget its outcome, exit."""
 
 
 class FinishParams(_Params, frozen=True):

@@ -13,6 +13,19 @@ SYSTEM_SOCKET = Path("/run/queuectl/queuectl.sock")
 MAX_SOCKET_PATH = 107
 """Bytes that fit into a `struct sockaddr_un` with their NUL; unix(7)."""
 
+ADDRESS_FILE = "address"
+"""In the state directory: where its running daemon listens, an absolute path and a newline."""
+
+
+def parse_address(content: bytes) -> Path | None:
+    """The path that an address file holds; None where it is not one whole absolute path."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    whole = text.startswith("/") and text.find("\n") == len(text) - 1 and "\0" not in text
+    return Path(text[:-1]) if whole else None
+
 
 def state_dir(environ: Mapping[str, str]) -> Path:
     """Where the daemon keeps its database and logs, if nobody says otherwise."""

@@ -22,7 +22,7 @@ async def info(context: Context, _peer: Peer, _params: NoParams) -> ServerInfo:
         started_at=about.started_at,
         generation=about.generation,
         state_dir=str(about.state_dir),
-        socket=str(about.socket),
+        socket=str(context.listening.address),
         containment=about.containment,
         stopping=context.stopping,
     )
@@ -65,7 +65,7 @@ async def get(context: Context, _peer: Peer, _params: NoParams) -> StatusResult:
             pid=about.pid,
             started_at=about.started_at,
             state_dir=str(about.state_dir),
-            socket=str(about.socket),
+            socket=str(context.listening.address),
             containment=about.containment,
             desired_workers=context.supervisor.desired,
             stopping=context.stopping,

@@ -195,6 +195,9 @@ class Reader(Protocol):
     def settings(self) -> dict[str, int | float]:
         """Those that were set."""
 
+    def identity(self) -> str:
+        """32 hexadecimal digits that were drawn when the store was made. A backup has the same ones."""
+
     def desired_workers(self) -> int: ...
 
     def workers(self) -> list[WorkerRecord]:

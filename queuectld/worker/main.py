@@ -35,7 +35,7 @@ from queuectl_protocol.messages import (
 )
 from queuectl_protocol.paths import MAX_SOCKET_PATH
 from queuectld import failpoints
-from queuectld.worker import cgroups, containment, exit_records
+from queuectld.worker import address, cgroups, containment, exit_records
 from queuectld.worker.log_files import LogFiles
 from queuectld.worker.runner import Attempt, Surroundings, clean_environment
 
@@ -58,8 +58,10 @@ ANSWER_PATIENCE = 5.0
 class Worker:
     """The state of one worker process. At most one of `attempt` and `untold` is set."""
 
-    def __init__(self, worker_id: str, socket_path: Path, state_dir: Path, groups: Path | None) -> None:
+    def __init__(self, worker_id: str, socket_path: Path, state_dir: Path, groups: Path | None, mark: str) -> None:
         self._id = worker_id
+        self._mark = mark
+        """Of the queue. A worker that a daemon before 0.2 started learns it from the first daemon that has one."""
         self._socket_path = socket_path
         self._state_dir = state_dir
         self._surroundings = Surroundings(
@@ -221,7 +223,7 @@ class Worker:
 
     def _connect(self) -> None:
         try:
-            self._connection = _connect(self._socket_path)
+            self._connection = _connect(address.read(self._state_dir) or self._socket_path)
         except OSError as error:
             self._nobody_listens = isinstance(error, (ConnectionRefusedError, FileNotFoundError))
             self._retry_later()
@@ -235,7 +237,8 @@ class Worker:
             running = AttemptRef(lease.job, lease.attempt, lease.token)
         self._carried = self._untold
         self._call(
-            "worker.attach", AttachParams(worker=self._id, running=running, ended=self._untold, exiting=self._exiting)
+            "worker.attach",
+            AttachParams(worker=self._id, running=running, ended=self._untold, exiting=self._exiting, mark=self._mark),
         )
 
     def _disconnect(self) -> None:
@@ -311,6 +314,18 @@ class Worker:
                 self._start(answer.lease)
 
     def _on_attached(self, answer: AttachResult) -> None:
+        if self._mark and answer.mark != self._mark:
+            self._disconnect()  # another queue's daemon has this socket
+            return
+        self._mark = answer.mark
+        if answer.unknown:
+            # The queue itself has no use for this worker, nor for what it ran.
+            _say(f"worker {self._id}: its queue does not know it")
+            self._drop_attempt()
+            self._told()
+            self._exiting = True
+            self._disconnect()
+            return
         self._attached = self._was_attached = True
         self._away_since = None
         self._retries = 0
@@ -318,11 +333,7 @@ class Worker:
         self._next_heartbeat = time.monotonic() + self._heartbeat_interval
         if answer.stale and self._attempt is not None:
             # Somebody decided without us. The tree is ended, and what comes of it is told to nobody.
-            self._attempt.kill()
-            while self._attempt.result is None:
-                self._attempt.step()
-                time.sleep(0.001)
-            self._attempt = None
+            self._drop_attempt()
             self._exiting = True
         elif self._untold is not None and self._untold is not self._carried:
             # It ended after the attach was sent, so this answer does not speak of it.
@@ -332,19 +343,20 @@ class Worker:
             if answer.lease is not None:
                 self._start(answer.lease)
 
+    def _drop_attempt(self) -> None:
+        if self._attempt is None:
+            return
+        self._attempt.kill()
+        while self._attempt.result is None:
+            self._attempt.step()
+            time.sleep(0.001)
+        self._attempt = None
+
     def _on_refusal(self, method: str | None, error: framing.WireError) -> None:
-        kind = error.data.kind
-        if method == "worker.finish" and kind == "conflict":
+        if method == "worker.finish" and error.data.kind == "conflict":
             self._told()
-        elif method == "worker.attach" and kind in ("forbidden", "not_found"):
-            # This daemon does not know us, so no outcome of ours counts for it.
-            _say(f"worker {self._id}: {error.message}")
-            if self._attempt is not None:
-                self._attempt.kill()
-            self._told()
-            self._exiting = True
-            self._disconnect()
         else:
+            # Not even `forbidden` ends anything: every daemon that has the socket can say it, also another queue's.
             self._disconnect()
 
     def _on_notification(self, message: framing.Reply) -> None:
@@ -416,12 +428,15 @@ _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 
 
 def main() -> NoReturn:
-    """`python -m queuectld.worker ID SOCKET STATE_DIR CGROUP`, as the supervisor calls it."""
+    """`python -m queuectld.worker ID SOCKET STATE_DIR CGROUP MARK`, as the supervisor calls it.
+
+    A daemon before 0.2 under which the program was exchanged gives no MARK.
+    """
     _reset_signals()
-    worker_id, socket_path, state_dir, groups = sys.argv[1:5]
+    worker_id, socket_path, state_dir, groups, mark = (*sys.argv[1:6], "")[:5]
     containment.become_subreaper()
     try:
-        worker = Worker(worker_id, Path(socket_path), Path(state_dir), Path(groups) if groups else None)
+        worker = Worker(worker_id, Path(socket_path), Path(state_dir), Path(groups) if groups else None, mark)
     except OSError as error:
         _say(f"worker {worker_id}: can't start: {error}")
         sys.exit(1 if error.errno != errno.EWOULDBLOCK else 2)

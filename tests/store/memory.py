@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -58,6 +59,7 @@ class _State:
     last_number: int = 0
     settings: dict[str, int | float] = field(default_factory=dict)
     desired_workers: int = 0
+    identity: str = field(default_factory=lambda: secrets.token_hex(16))
     workers: dict[str, WorkerRecord] = field(default_factory=dict)
     last_seen_time: float = 0.0
 
@@ -172,6 +174,9 @@ class MemoryReader:
 
     def settings(self) -> dict[str, int | float]:
         return dict(self._state().settings)
+
+    def identity(self) -> str:
+        return self._state().identity
 
     def desired_workers(self) -> int:
         return self._state().desired_workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -705,6 +706,12 @@ class TestSettingsAndWorkers:
         store.set_desired_workers(8)
         store.commit()
         assert store.desired_workers() == 8
+
+    def test_identity(self, store: Store) -> None:
+        assert re.fullmatch("[0-9a-f]{32}", store.identity())
+        reader = store.reader()
+        assert reader.identity() == store.identity()
+        reader.close()
 
     def test_workers(self, store: Store) -> None:
         old = WorkerRecord("w9", "boot", 10, 2**40, NOW)

@@ -74,8 +74,8 @@ async def supervised(
     committer = Committer(store, lambda _error: None, lambda: False)
     committer.start()
     supervisor = Supervisor(
-        committer, Watchers(), Settings, Clock(), DiskSpace(state_dir), state_dir / "sock", state_dir, None,
-        os.environ, 1024, 0o077, lambda: None,
+        committer, Watchers(), Settings, Clock(), DiskSpace(state_dir), lambda: state_dir / "sock", state_dir, None,
+        os.environ, 1024, 0o077, lambda: None, "mark",
     )  # fmt: skip
     await supervisor.recover([worker], running, desired)
     yield supervisor, store

@@ -101,7 +101,7 @@ def wait_for_fifty(state_dir: Path, meanwhile: int) -> tuple[JobSummaries, int]:
 
         readers, watchers = Readers(make), Watchers()
         unused = cast("Any", None)
-        context = Context(unused, unused, readers, unused, watchers, unused, unused, unused, unused)
+        context = Context(unused, unused, readers, unused, watchers, *[unused] * 5)
         params = JobWaitParams(ids=[f"job-{number}" for number in range(50)], timeout=None if meanwhile == 50 else 0)
         waiting = asyncio.ensure_future(jobs.wait(context, unused, params))
         for number in numbers[:meanwhile]:

@@ -35,7 +35,7 @@ def listener(directory: Path) -> Iterator[socket.socket]:
 @pytest.fixture
 def worker(directory: Path, listener: socket.socket) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "queuectld.worker", "w1", str(directory / "sock"), str(directory), ""], cwd=ROOT
+        [sys.executable, "-m", "queuectld.worker", "w1", str(directory / "sock"), str(directory), "", "mark"], cwd=ROOT
     )
     yield process
     process.kill()
@@ -69,7 +69,7 @@ def test_an_exit_that_overtakes_the_answer_to_its_attach_costs_no_attempt(
         assert attach["method"] == "worker.attach"
         tell(wire, "worker.exit")
         wait_for(lambda: unread(wire) == 0, "the worker to hear it")
-        answer(wire, attach, heartbeat_interval=60, kill_grace=1, lease=LEASE)
+        answer(wire, attach, heartbeat_interval=60, kill_grace=1, mark="mark", lease=LEASE)
         finish = wire.receive()
         assert finish["method"] == "worker.finish"
         assert finish["params"]["ended"]["exit_code"] == 7
@@ -77,13 +77,53 @@ def test_an_exit_that_overtakes_the_answer_to_its_attach_costs_no_attempt(
         assert worker.wait(PATIENCE) == 0
 
 
-def test_who_is_refused_leaves_its_lock_to_the_daemon(
+def refuse(wire: Wire, request: dict[str, Any], code: int, kind: str) -> None:
+    error = {"code": code, "message": "no", "data": {"kind": kind, "hint": ""}}
+    wire.send_raw(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error}).encode() + b"\n")
+
+
+def test_who_is_unknown_to_its_queue_leaves_its_lock_to_the_daemon(
     directory: Path, listener: socket.socket, worker: subprocess.Popen[bytes]
 ) -> None:
     """Found by the kill storm: another worker's log got the inode of the removed lock, and that worker was ended."""
     with accept(listener) as wire:
         attach = wire.receive()
-        error = {"code": -32006, "message": "who are you?", "data": {"kind": "forbidden", "hint": ""}}
-        wire.send_raw(json.dumps({"jsonrpc": "2.0", "id": attach["id"], "error": error}).encode() + b"\n")
+        assert attach["params"]["mark"] == "mark"
+        answer(wire, attach, heartbeat_interval=60, kill_grace=1, mark="mark", unknown=True)
         assert worker.wait(PATIENCE) == 0
     assert (directory / "workers" / "w1.lock").exists()
+
+
+@pytest.mark.parametrize(
+    "kind", [(-32006, "forbidden"), (-32602, "invalid_params"), (-32001, "not_found"), (-32601, "method_not_found")]
+)
+def test_a_refusal_by_whatever_daemon_ends_nothing(
+    directory: Path, listener: socket.socket, worker: subprocess.Popen[bytes], kind: tuple[int, str]
+) -> None:
+    gate = directory / "gate"
+    lease = {**LEASE, "command": f"while [ ! -e {gate} ]; do sleep 0.02; done; exit 7"}
+    with accept(listener) as wire:
+        answer(wire, wire.receive(), heartbeat_interval=60, kill_grace=1, mark="mark", lease=lease)
+        wait_for(lambda: unread(wire) == 0, "the worker to hear it")
+        wait_for(lambda: list((directory / "logs").rglob("*")), "the job to be started")
+    with accept(listener) as wire:
+        attach = wire.receive()
+        assert attach["params"]["running"]["token"] == "t"
+        refuse(wire, attach, *kind)
+    with accept(listener) as wire:
+        attach = wire.receive()
+        answer(wire, attach, heartbeat_interval=60, kill_grace=1, mark="another", stale=True)
+    gate.touch()
+    record = directory / "exits" / "1.1.json"
+    wait_for(record.exists, "the exit record")
+    while True:
+        with accept(listener) as wire:
+            attach = wire.receive()
+            if attach["params"].get("ended") is None:  # it came back before its job had ended
+                refuse(wire, attach, *kind)
+                continue
+            assert attach["params"]["ended"]["exit_code"] == 7
+            assert record.exists()
+            answer(wire, attach, heartbeat_interval=60, kill_grace=1, mark="mark")
+            wait_for(lambda: not record.exists(), "the record to be removed")
+            return

@@ -110,5 +110,14 @@ _INDEXES = (
     "CREATE INDEX jobs_by_environment ON jobs (environment) WHERE environment IS NOT NULL",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, _TABLES + _INDEXES),)
+# A copy of the database keeps its identity: what tells the copy apart is its directory.
+_IDENTITY = (
+    "CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "INSERT INTO meta VALUES ('identity', lower(hex(randomblob(16))))",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, _TABLES + _INDEXES),
+    Migration(2, _IDENTITY),
+)
 """All of them, ascending from 1."""

@@ -117,6 +117,10 @@ class Reading:
     def settings(self) -> dict[str, int | float]:
         return dict(self._db.rows(sql.GET_SETTINGS))
 
+    def identity(self) -> str:
+        ((identity,),) = self._db.rows(sql.GET_IDENTITY)
+        return str(identity)
+
     def desired_workers(self) -> int:
         ((count,),) = self._db.rows(sql.GET_DESIRED_WORKERS)
         return int(count)

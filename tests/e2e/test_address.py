@@ -1,0 +1,130 @@
+"""The socket's file goes, is replaced, or is elsewhere after a restart: the daemon is found all the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Daemon, lines_of, wait_for
+
+
+def address_of(daemon: Daemon) -> str:
+    return (daemon.state_dir / "address").read_text()
+
+
+@pytest.fixture
+def placed(make_daemon: Callable[..., Daemon]) -> Daemon:
+    """One worker; the socket is in a directory of its own."""
+    daemon = make_daemon("--workers", "1")
+    daemon.socket = daemon.directory / "run" / "queuectl" / "sock"
+    return daemon.start()
+
+
+def listens(daemon: Daemon) -> bool:
+    try:
+        daemon.connect().close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_socket_that_was_removed_comes_back(placed: Daemon, directory: Path) -> None:
+    gate = directory / "gate"
+    job = placed.enqueue(f"while [ ! -e {gate} ]; do sleep 0.02; done; exit 7", max_retries=1)
+    worker = placed.worker_of(job)
+    shutil.rmtree(placed.directory / "run")
+    wait_for(lambda: listens(placed), "the daemon to listen again")
+    assert placed.call("server.info")["socket"] == str(placed.socket)
+    placed.call("worker.start", count=1)
+    placed.wait_state(placed.enqueue("true"), "completed")  # a new worker found its way
+    os.kill(placed.pid, signal.SIGHUP)
+    wait_for(lambda: placed.call("server.info")["generation"] == 1, "the reload")
+    gate.touch()
+    assert placed.wait_state(job, "dead")["exit_code"] == 7
+    assert worker in [one["pid"] for one in placed.workers()]
+    assert placed.stop() == 0
+    assert not placed.socket.exists()
+    assert not (placed.state_dir / "address").exists()
+
+
+def test_where_the_socket_can_not_be_bound_again_the_state_directory_has_it(placed: Daemon, directory: Path) -> None:
+    """As after a logout: nobody but root can make /run/user/UID."""
+    gate, home = directory / "gate", placed.socket
+    job = placed.enqueue(f"while [ ! -e {gate} ]; do sleep 0.02; done; exit 7", max_retries=1)
+    placed.worker_of(job)
+    run = placed.directory / "run"
+    run.rename(placed.directory / "old")
+    run.write_text("in the way")
+    spare = placed.state_dir / "daemon.sock"
+    wait_for(lambda: address_of(placed) == f"{spare}\n", "the daemon to listen elsewhere")
+    placed.socket = spare
+    placed.call("worker.start", count=1)
+    placed.wait_state(placed.enqueue("true"), "completed")
+    os.kill(placed.pid, signal.SIGHUP)
+    wait_for(lambda: placed.call("server.info")["generation"] == 1, "the reload")
+    placed.wait_workers(1, "busy")
+    run.unlink()
+    placed.socket = home
+    wait_for(lambda: listens(placed), "the daemon to be back where it was asked to be")
+    wait_for(lambda: address_of(placed) == f"{home}\n", "the address to be written")
+    assert not spare.exists()
+    gate.touch()
+    assert placed.wait_state(job, "dead")["exit_code"] == 7
+
+
+def test_a_socket_that_another_program_has_taken_is_its_own(placed: Daemon) -> None:
+    placed.socket.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(placed.socket))
+        other.listen()
+        spare = placed.state_dir / "daemon.sock"
+        wait_for(lambda: address_of(placed) == f"{spare}\n", "the daemon to listen elsewhere")
+        identity = placed.socket.stat().st_ino
+        home, placed.socket = placed.socket, spare
+        placed.wait_state(placed.enqueue("true"), "completed")
+        assert home.stat().st_ino == identity
+
+
+def test_a_daemon_that_is_killed_may_come_back_at_another_socket(placed: Daemon, directory: Path) -> None:
+    gate, ran = directory / "gate", directory / "ran"
+    job = placed.enqueue(f"echo >> {ran}; while [ ! -e {gate} ]; do sleep 0.02; done; exit 7", max_retries=1)
+    wait_for(lambda: lines_of(ran), "the job to run")
+    placed.worker_of(job)
+    placed.kill()
+    placed.socket = placed.directory / "elsewhere"
+    placed.start()
+    placed.wait_workers(1, "busy")
+    gate.touch()
+    assert placed.wait_state(job, "dead")["exit_code"] == 7
+    assert len(lines_of(ran)) == 1
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_anything_may_be_in_the_place_of_the_address(placed: Daemon, make: Callable[[Path], None]) -> None:
+    """A job can put it there; workers go by what they were started with then."""
+    file = placed.state_dir / "address"
+    file.unlink()
+    make(file)
+    placed.call("worker.start", count=1)
+    placed.wait_workers(2)
+    placed.wait_state(placed.enqueue("true"), "completed")
+    os.kill(placed.pid, signal.SIGHUP)
+    wait_for(lambda: placed.call("server.info")["generation"] == 1, "the reload")
+    placed.wait_state(placed.enqueue("true"), "completed")
+
+
+def test_a_refused_start_says_where_the_running_daemon_listens(
+    placed: Daemon, make_daemon: Callable[..., Daemon]
+) -> None:
+    second = make_daemon()
+    second.state_dir = placed.state_dir
+    second.spawn()
+    assert second.process is not None
+    assert second.process.wait(60) == 1
+    assert f"listens on {placed.socket}" in second.log.read_text()
