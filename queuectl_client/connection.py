@@ -20,6 +20,9 @@ MAX_REPLY = 256 * 1024 * 1024
 """Bytes. Replies are bounded by the daemon; this only keeps another program's endless line from filling the memory."""
 
 
+LONGEST_WAIT = 2_000_000.0
+"""Seconds of a timeout, at most: 23 days. A longer one is as good as that."""
+
 SIGNAL_LOOK = 1.0
 """Seconds after which a Ctrl-C is heeded at the latest."""
 
@@ -42,7 +45,7 @@ class Connection:
             OSError: nobody listens there, or it is not allowed.
             BadRequest: it can't be the path of a socket.
         """
-        self._socket = _connect(path, timeout)
+        self._socket = _connect(path, _possible(timeout))
         self._lines = Lines(MAX_REPLY)
         self._replies: deque[Reply] = deque()
         self._last_id = 0
@@ -55,7 +58,7 @@ class Connection:
 
     @timeout.setter
     def timeout(self, seconds: float | None) -> None:
-        self._socket.settimeout(seconds)
+        self._socket.settimeout(_possible(seconds))
 
     def close(self) -> None:
         self._socket.close()
@@ -144,6 +147,11 @@ class Connection:
         poll.register(self._socket, select.POLLIN)
         while not poll.poll(SIGNAL_LOOK * 1000):
             pass
+
+
+def _possible(timeout: float | None) -> float | None:
+    """poll(2) waits for 24.8 days at most, and setsockopt(2) takes no infinity."""
+    return None if timeout is None else min(timeout, LONGEST_WAIT)
 
 
 def _connect(path: Path, timeout: float | None) -> socket.socket:

@@ -77,6 +77,9 @@ class Process(NamedTuple):
     start_ticks: int
 
 
+_UNSEEN = frozenset({errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM})
+
+
 def become_subreaper() -> None:
     """Orphaned descendants become children of this process instead of init's.
 
@@ -94,12 +97,16 @@ def boot_id() -> str:
 
 
 def process(pid: int) -> Process | None:
-    """The process as it is now, zombies included; None if there is none."""
+    """The process as it is now, zombies included; None if there is none, or none that may be seen.
+
+    With `hidepid` (proc(5)) a process of another user can't be looked at. It is none of ours then: our own are found by
+    what they are to us (children, members of a group) or by what they hold (locks), which needs no look.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             line = file.read()
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ESRCH):
+        if error.errno in _UNSEEN:
             return None
         raise
     # The command's name stands in parentheses and may itself hold any byte: what follows the last one counts.
@@ -401,7 +408,8 @@ class _LostTree:
                 continue  # what a process carries is looked up once: whoever was none of the tree's does not become one
             entry = process(pid)
             if entry is None:
-                self.doubtful = self.doubtful or known is None
+                # One that is there and hidden is another user's. One that is gone may have been of the tree.
+                self.doubtful = self.doubtful or (known is None and not os.path.exists(f"/proc/{pid}"))
                 continue
             self._strangers[pid] = entry.start_ticks
             try:

@@ -51,6 +51,9 @@ REPORT_PATIENCE = 60.0
 RETRY_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts to reach the daemon; the last one repeats."""
 
+LONGEST_WAIT = 86_400.0
+"""Seconds of one wait, at most; poll(2) takes no more than 24.8 days. After it, deadlines are looked at again."""
+
 ANSWER_PATIENCE = 5.0
 """Seconds after which an outcome that the daemon took but has not confirmed is written as an exit record too."""
 
@@ -124,7 +127,7 @@ class Worker:
 
     def _wait(self) -> None:
         deadline = min(self._deadlines(), default=None)
-        timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        timeout = None if deadline is None else min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT) * 1000
         for descriptor, _events in self._poll.poll(timeout):
             if descriptor == self._wake:
                 with contextlib.suppress(BlockingIOError):

@@ -402,6 +402,12 @@ def test_a_client_with_a_timeout_does_not_wait_before_it_asks_again(daemon: Daem
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize("timeout", [30 * 86_400, float("inf")])
+def test_a_timeout_longer_than_the_system_can_wait_at_once(daemon: Daemon, timeout: float) -> None:
+    with Client(daemon.socket, timeout=timeout) as client:
+        assert client.info().pid == daemon.pid
+
+
 def test_control_c_while_a_daemon_does_not_answer_completes_nothing_and_says_nothing(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(directory / "sock"))

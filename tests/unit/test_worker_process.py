@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from queuectl_protocol.jobs import MAX_SECONDS
 from tests.harness import PATIENCE, ROOT, Wire, wait_for
 
 LEASE = {"job": 1, "attempt": 1, "token": "t", "id": "job", "queue": "default", "max_retries": 1, "timeout": 0,
@@ -75,6 +76,27 @@ def test_an_exit_that_overtakes_the_answer_to_its_attach_costs_no_attempt(
         assert finish["params"]["ended"]["exit_code"] == 7
         answer(wire, finish)
         assert worker.wait(PATIENCE) == 0
+
+
+def test_a_timeout_longer_than_the_system_can_wait_at_once(
+    listener: socket.socket, worker: subprocess.Popen[bytes]
+) -> None:
+    """Nothing else is waited for while the answer to an attach is due."""
+    with accept(listener) as wire:
+        answer(
+            wire,
+            wire.receive(),
+            heartbeat_interval=60,
+            kill_grace=1,
+            lease=LEASE | {"timeout": MAX_SECONDS, "command": "exec sleep 1000"},
+        )
+    with accept(listener) as wire:
+        attach = wire.receive()
+        stat = Path(f"/proc/{worker.pid}/stat")
+        wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] in "SZ", "it to wait")
+        answer(wire, attach, heartbeat_interval=60, kill_grace=1)
+        tell(wire, "attempt.end", attempt={"job": 1, "attempt": 1, "token": "t"}, outcome="cancelled", kill_grace=1)
+        assert wire.receive()["params"]["ended"]["outcome"] == "cancelled"
 
 
 def refuse(wire: Wire, request: dict[str, Any], code: int, kind: str) -> None:
