@@ -88,13 +88,14 @@ def test_a_timeout_longer_than_the_system_can_wait_at_once(
             wire.receive(),
             heartbeat_interval=60,
             kill_grace=1,
+            mark="mark",
             lease=LEASE | {"timeout": MAX_SECONDS, "command": "exec sleep 1000"},
         )
     with accept(listener) as wire:
         attach = wire.receive()
         stat = Path(f"/proc/{worker.pid}/stat")
         wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] in "SZ", "it to wait")
-        answer(wire, attach, heartbeat_interval=60, kill_grace=1)
+        answer(wire, attach, heartbeat_interval=60, kill_grace=1, mark="mark")
         tell(wire, "attempt.end", attempt={"job": 1, "attempt": 1, "token": "t"}, outcome="cancelled", kill_grace=1)
         assert wire.receive()["params"]["ended"]["outcome"] == "cancelled"
 
