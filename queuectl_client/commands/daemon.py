@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl_client.errors import ClientError, NoDaemon
+from queuectl_client.no_workers import say_if_none
 from queuectl_client.options import as_json, examples
 from queuectl_client.session import Session, pass_session
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.05
 """Between two looks at a daemon that is changing."""
 RELOAD_SECONDS = 60.0
+ACTIVE = frozenset({"starting", "idle", "busy", "detached"})
+"""States of workers that are in the pool: the others are on their way out of it."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -55,6 +59,11 @@ def start(
     extra = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     info, fresh = background.start(session.socket, state_dir, extra)
     click.echo(f"{'Started' if fresh else 'Already running'}: PID {info.pid}, socket {info.socket}")
+    with Session(Path(info.socket)).client() as client:
+        if workers is not None and not fresh:
+            _set_pool(client, workers)
+        sys.stdout.flush()
+        say_if_none(client, "no worker runs, so no job will")
 
 
 @daemon.command(epilog=examples("queuectl daemon stop", "queuectl daemon stop --now"))
@@ -121,6 +130,21 @@ def reload(session: Session) -> None:
             time.sleep(LOOK_SECONDS)
             client.close()  # a connection from before might be kept by what is to be replaced
     click.echo(f"Reloaded: PID {after.pid}, version {after.version}")
+
+
+def _set_pool(client: Client, count: int) -> None:
+    """Bring the pool of a running daemon to `count` workers; those that are busy are the last to go."""
+    found = client.workers()
+    if count == found.desired:
+        return
+    if count > found.desired:
+        started = client.start_workers(count - found.desired)
+        if started.desired > count:  # somebody else asked for the same in this moment
+            client.stop_workers(started.ids[: started.desired - count])
+    else:
+        active = sorted((one for one in found.workers if one.state in ACTIVE), key=lambda one: one.job is not None)
+        client.stop_workers([one.id for one in active[: found.desired - count]])
+    click.echo(f"Workers: {count} ({found.desired} before)")
 
 
 def _process(client: Client) -> tuple[int, ServerInfo]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from queuectl_client.commandline import PROGRAM, CommandLine, ProgramCommand, missing_dashes
 from queuectl_client.options import as_json, command_options, examples, job_options
 from queuectl_client.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from queuectl_client.client import Client
 
 
 @click.command(
@@ -68,6 +71,7 @@ def enqueue(
 
         with session.client() as client:
             enqueue_file(client, file, shared, socket=session.socket, as_json=as_json)
+            _say_if_nothing_runs(client)
         return
     if words:
         from queuectl_client import specs  # noqa: PLC0415 - usage errors need not pay for the wire
@@ -80,6 +84,16 @@ def enqueue(
         jobs = [CommandLine(argv, command, cwd, env, clean_env).spec(**shared)]
     with session.client() as client:
         print_ids(client.enqueue_all(jobs), as_json=as_json)
+        _say_if_nothing_runs(client)
+
+
+def _say_if_nothing_runs(client: Client) -> None:
+    """To people only: a script that enqueues knows, or can't do anything about it."""
+    if sys.stderr.isatty():
+        from queuectl_client.no_workers import say_if_none  # noqa: PLC0415 - for people only
+
+        sys.stdout.flush()  # the ids come first
+        say_if_none(client, "no worker runs, so nothing runs yet")
 
 
 def _what_is_wrong(words: tuple[str, ...], argv: list[str] | None, command: str | None, file: str | None) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
+from queuectl_client.no_workers import say_if_none, say_if_waiting
 from queuectl_client.options import JobRef, as_json, examples
 from queuectl_client.render.remarks import remark
 from queuectl_client.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from queuectl_client.client import Client
 
 
 @click.command(
@@ -31,6 +36,8 @@ def logs(session: Session, *, job: str, attempt: int | None, follow: bool, tail:
     It is passed through as it is, as `cat` would, colours included; `| cat -v` shows control characters.
     """
     with session.client() as client:
+        if follow:
+            say_if_waiting(client, [job])
         pieces = client.log_pieces(job, attempt=attempt, follow=follow, tail=tail, text=as_json)
         if as_json:
             from queuectl_client.render.programs import print_json  # noqa: PLC0415 - one of two ways
@@ -41,7 +48,37 @@ def logs(session: Session, *, job: str, attempt: int | None, follow: bool, tail:
             return
         from queuectl_client.commands.run import write_output  # noqa: PLC0415 - one of two ways
 
+        written = False
         for piece in pieces:
             write_output(piece)
-            if piece.attempt is None:
-                remark(f"job {job} {'was never' if follow else 'has not been'} started, so there is no output")
+            written = written or piece.next > piece.offset
+        if not written and tail != 0:
+            _say_why(client, job, piece.attempt)
+
+
+def _say_why(client: Client, ref: str, number: int | None) -> None:
+    """Why there is no output, where that is no success.
+
+    Args:
+        client: asked about it.
+        ref: the job's id, or a prefix of it.
+        number: of the attempt; None: none was started.
+    """
+    from msgspec import UNSET  # noqa: PLC0415 - loaded by now
+
+    from queuectl_client.render.jobs import now  # noqa: PLC0415 - loaded by now
+    from queuectl_client.render.times import relative  # noqa: PLC0415
+
+    job = client.get(ref)
+    if number is not None:
+        made = [one for one in ([] if job.history is UNSET else job.history) if one.number == number]
+        if made and made[0].error:
+            remark(f"attempt {number} of job {job.id} wrote nothing: {made[0].error}")
+    elif job.state not in {"pending", "failed"}:
+        remark(f"job {job.id} was never started, so there is no output: it was {job.state}")
+    else:
+        sentence = f"job {job.id} has not started, so there is no output"
+        if job.run_at > now():
+            remark(f"{sentence}: it is to run {relative(job.run_at, now())}")
+        elif not say_if_none(client, f"{sentence}: no worker runs"):
+            remark(f"{sentence}: no worker is free")

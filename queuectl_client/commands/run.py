@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl_client.commandline import PROGRAM, CommandLine, ProgramCommand
+from queuectl_client.no_workers import say_if_none
 from queuectl_client.options import command_options, examples, job_options
 from queuectl_client.render.remarks import remark
 from queuectl_client.session import Session, pass_session
@@ -107,7 +108,7 @@ def run(
             # Held, so that a cancel can't overtake the job that it is meant for.
             with signals.held():
                 client.enqueue_spec(spec)
-            follower.say_if_nobody_works()
+            say_if_none(client, f"job {spec.id} waits, and no worker runs")
             job = follower.follow()
         except Stopped:
             ctx.exit(_stop(client, follower, signals))
@@ -123,13 +124,6 @@ class _Follower:
         self.job_id = job_id
         self._attempt = 1
         self._offset = 0
-
-    def say_if_nobody_works(self) -> None:
-        if self._client.workers().desired == 0:
-            remark(
-                f"job {self.job_id} waits, and there are no workers",
-                "start some with `queuectl worker start --count 2`",
-            )
 
     def follow(self) -> Job:
         """Returns the job as it ended."""

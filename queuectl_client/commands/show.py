@@ -19,6 +19,8 @@ def show(session: Session, *, job: str, env: bool, as_json: bool) -> None:
     """Show everything about one job, every attempt included. JOB is an id, or a unique prefix of one."""
     with session.client() as client:
         found = client.get(job, env=env)
+        # A job that waits is told why it waits.
+        idle = not as_json and found.state in {"pending", "failed"} and not client.workers().desired
     if as_json:
         from queuectl_client.render.programs import print_json  # noqa: PLC0415 - one of two ways
 
@@ -26,4 +28,4 @@ def show(session: Session, *, job: str, env: bool, as_json: bool) -> None:
         return
     from queuectl_client.render import jobs, people  # noqa: PLC0415 - one of two ways
 
-    people.draw(jobs.job_parts(found, jobs.now()))
+    people.draw(jobs.job_parts(found, jobs.now(), no_workers=idle))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from queuectl_client.no_workers import say_if_waiting
 from queuectl_client.options import Duration, as_json, examples, jobs_argument
 from queuectl_client.render.remarks import remark
 from queuectl_client.session import Session, pass_session
@@ -31,6 +32,7 @@ def wait(ctx: click.Context, session: Session, *, jobs: tuple[str, ...], timeout
     from queuectl_protocol.jobs import ENDED  # noqa: PLC0415 - `--help` need not pay for the wire
 
     with session.client() as client:
+        say_if_waiting(client, jobs)
         found = client.wait(jobs, timeout=timeout)
     print_summaries(found, as_json=as_json)
     late = [job for job in found if job.state not in ENDED]

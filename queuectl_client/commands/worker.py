@@ -14,6 +14,7 @@ from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
     from queuectl_client.client import Client
+    from queuectl_protocol.jobs import Worker
 
 LOOK_SECONDS = 0.2
 """Between two looks at workers that are stopping."""
@@ -34,12 +35,17 @@ def start(session: Session, *, count: int, as_json: bool) -> None:
     """Add workers. They are kept: replaced when they die, and started again with the daemon."""
     with session.client() as client:
         result = client.start_workers(count)
+        left = [] if as_json else _still_running(client)
     if as_json:
         from queuectl_client.render.programs import print_json  # noqa: PLC0415 - one of two ways
 
         print_json(result)
     else:
         click.echo(f"Started {_workers(len(result.ids))} ({result.desired} in all): {' '.join(result.ids)}")
+        if left:
+            click.echo(
+                f"Still running {'its' if len(left) == 1 else 'their'} last job, and not counted: {_named(left)}"
+            )
 
 
 @worker.command(
@@ -63,6 +69,7 @@ def stop(session: Session, *, workers: tuple[str, ...], now: bool, wait: bool, a
         result = client.stop_workers(workers or None, now=now)
         if wait:
             _wait_until_gone(client, result.ids)
+        left = [] if as_json or wait or now else _still_running(client)
     if as_json:
         from queuectl_client.render.programs import print_json  # noqa: PLC0415 - one of two ways
 
@@ -72,6 +79,8 @@ def stop(session: Session, *, workers: tuple[str, ...], now: bool, wait: bool, a
     else:
         how = "" if wait else " now" if now else " after the current job of each"
         click.echo(f"{'Stopped' if wait else 'Stopping'} {_workers(len(result.ids))}{how}: {' '.join(result.ids)}")
+        if left:
+            click.echo(f"Still running: {_named(left)}")
 
 
 @worker.command("list", epilog=examples("queuectl worker list", "queuectl worker list --json | jq .pid"))
@@ -98,6 +107,15 @@ def _wait_until_gone(client: Client, ids: Sequence[str]) -> None:
     # There is no call that waits for a worker; a look now and then is cheap, and this is no daemon.
     while {one.id for one in client.workers().workers}.intersection(ids):
         time.sleep(LOOK_SECONDS)
+
+
+def _still_running(client: Client) -> Sequence[Worker]:
+    """Workers that were told to stop, and run their last job."""
+    return [one for one in client.workers().workers if one.state == "stopping" and one.job is not None]
+
+
+def _named(workers: Sequence[Worker]) -> str:
+    return ", ".join(f"{one.id} (job {one.job})" for one in workers)
 
 
 def _workers(count: int) -> str:

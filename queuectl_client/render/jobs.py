@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from msgspec import UNSET
 
+from queuectl_client.no_workers import START
 from queuectl_client.render.people import Cell, Column, Part, Table, state_cell
 from queuectl_client.render.times import moment, relative, span
 from queuectl_protocol.jobs import ENDED, Attempt, Job, JobState, Worker, WorkerState
@@ -79,8 +80,8 @@ def _tries(job: Job) -> str:
     return f"{job.attempts}/{max(1, job.max_retries)}"
 
 
-def job_parts(job: Job, now: datetime) -> list[Part]:
-    """Everything about one job."""
+def job_parts(job: Job, now: datetime, *, no_workers: bool = False) -> list[Part]:
+    """Everything about one job; `no_workers` is why it waits, if it does."""
     facts: list[tuple[str, Cell]] = [("id", Cell(job.id, "bold"))]
     state = f"{job.state}, being cancelled" if job.cancelling else str(job.state)
     facts.append(("state", Cell(state, state_cell(job.state).style)))
@@ -100,7 +101,8 @@ def job_parts(job: Job, now: datetime) -> list[Part]:
         ("updated", Cell(moment(job.updated_at, now))),
     ]
     if job.state in {JobState.PENDING, JobState.FAILED}:
-        facts.append(("runs", Cell(moment(job.run_at, now) if job.run_at > now else "as soon as a worker is free")))
+        free = f"no worker runs; {START}" if no_workers else "as soon as a worker is free"
+        facts.append(("runs", Cell(moment(job.run_at, now) if job.run_at > now else free)))
     if job.exit_code is not None:
         facts.append(("exit code", Cell(str(job.exit_code))))
     if job.error:

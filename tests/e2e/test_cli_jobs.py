@@ -232,12 +232,40 @@ def test_logs_follow_until_the_attempt_has_ended(single: Daemon, directory: Path
 def test_logs_of_a_job_that_never_began(daemon: Daemon) -> None:
     daemon.enqueue("true", id="it")
     done = daemon.queuectl("logs", "it")
-    assert (done.stdout, done.stderr) == ("", "queuectl: job it has not been started, so there is no output\n")
+    assert (done.stdout, done.stderr.splitlines()[0]) == (
+        "",
+        "queuectl: job it has not started, so there is no output: no worker runs",
+    )
+    assert "queuectl worker start" in done.stderr
+    daemon.enqueue("true", id="later", delay=3600)
+    assert "job later has not started, so there is no output: it is to run in " in daemon.queuectl("logs", "lat").stderr
     with background(daemon, "logs", "-f", "it") as process:
         daemon.queuectl("cancel", "it")
         output, remarks = process.communicate(timeout=PATIENCE)
         assert (process.returncode, output) == (0, "")
-    assert remarks == "queuectl: job it was never started, so there is no output\n"
+    assert remarks.splitlines()[-1] == "queuectl: job it was never started, so there is no output: it was cancelled"
+    done = daemon.queuectl("logs", "it")
+    assert done.stderr == "queuectl: job it was never started, so there is no output: it was cancelled\n"
+
+
+def test_logs_of_an_attempt_that_could_not_be_started_say_why(single: Daemon, directory: Path) -> None:
+    once = ("--max-retries", "1")
+    single.queuectl("enqueue", "--id", "gone", *once, "--cwd", f"{directory}/gone", "--", "true")
+    single.queuectl("enqueue", "--id", "unknown", *once, "--", "no-such-program")
+    single.queuectl("enqueue", "--id", "silent", *once, "-c", "exit 3")
+    single.queuectl("enqueue", "--id", "fine", "--", "true")
+    single.queuectl("wait", "gone", "unknown", "silent", "fine", check=False)
+    expected = {
+        "gone": f"can't enter the working directory {directory}/gone: No such file or directory",
+        "unknown": "can't find the program no-such-program",
+        "silent": "exit code 3",
+    }
+    for follow in ([], ["-f"], ["--attempt", "1"]):
+        for job, reason in expected.items():
+            done = single.queuectl("logs", *follow, job)
+            assert (done.stdout, done.stderr) == ("", f"queuectl: attempt 1 of job {job} wrote nothing: {reason}\n")
+        assert single.queuectl("logs", *follow, "fine").stderr == ""
+    assert single.queuectl("logs", "--json", "gone").stderr == ""
 
 
 def test_following_ends_with_control_c_and_the_job_goes_on(single: Daemon, directory: Path) -> None:
@@ -277,7 +305,7 @@ def test_wait_gives_up_when_the_time_is_over(daemon: Daemon) -> None:
     daemon.enqueue("true", id="it")
     done = daemon.queuectl("wait", "it", "--timeout", "100ms", check=False)
     assert (done.returncode, done.stdout) == (1, "it\tpending\n")
-    assert done.stderr == "queuectl: job it had not ended after 0.1 s\n"
+    assert done.stderr.splitlines()[-1] == "queuectl: job it had not ended after 0.1 s"
 
 
 # --- cancel, retry --------------------------------------------------------------------------------------------------
@@ -391,11 +419,11 @@ def test_on_a_terminal_a_purge_is_asked_about(single: Daemon) -> None:
     assert listed(single, "--state", "all") == []
 
 
-def test_waiting_is_ended_by_a_signal_and_the_jobs_go_on(daemon: Daemon) -> None:
-    daemon.enqueue("true", id="it")
-    with background(daemon, "wait", "it") as process:
+def test_waiting_is_ended_by_a_signal_and_the_jobs_go_on(single: Daemon) -> None:
+    single.enqueue("true", id="it", delay=3600)
+    with background(single, "wait", "it") as process:
         wait_connected(process)
         process.send_signal(signal.SIGINT)
         output, remarks = process.communicate(timeout=PATIENCE)
         assert (process.returncode, output, remarks.strip()) == (130, "", "")
-    assert daemon.job("it")["state"] == "pending"
+    assert single.job("it")["state"] == "pending"

@@ -79,7 +79,7 @@ def test_output_comes_while_the_job_runs(single: Daemon, directory: Path) -> Non
 
 def test_without_workers_it_says_so_and_waits(daemon: Daemon) -> None:
     with background(daemon, "run", "--id", "it", "--", "echo", "done") as process:
-        assert output_of(process.stderr).readline() == "queuectl: job it waits, and there are no workers\n"
+        assert output_of(process.stderr).readline() == "queuectl: job it waits, and no worker runs\n"
         assert "queuectl worker start" in output_of(process.stderr).readline()
         daemon.queuectl("worker", "start")
         assert output_of(process.stdout).read() == "done\n"
