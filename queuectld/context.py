@@ -13,6 +13,7 @@ from queuectld.committer import Committer
 from queuectld.core.settings import Settings
 from queuectld.diskspace import DiskSpace
 from queuectld.listening import Listening
+from queuectld.logs import LogFileThreads
 from queuectld.readers import Readers
 from queuectld.retention import Retention
 from queuectld.supervisor import Supervisor
@@ -54,6 +55,7 @@ class Context:
     clock: Clock
     disk: DiskSpace
     retention: Retention
+    log_files: LogFileThreads
     settings: Settings
     listening: Listening
     resizing: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -28,6 +28,7 @@ from queuectld.core.settings import with_overrides
 from queuectld.diskspace import DiskSpace
 from queuectld.handlers import HANDLERS
 from queuectld.listening import Listening, own_name
+from queuectld.logs import LogFileThreads
 from queuectld.readers import Readers
 from queuectld.retention import Retention
 from queuectld.server import Access, Connection, Server, check_handlers
@@ -182,7 +183,7 @@ class _Daemon:
         settings = with_overrides(self._store.settings())
         desired = self._store.desired_workers()
         workers, running, counts = self._store.workers(), self._store.running(), self._store.counts()
-        readers = Readers(self._store.reader)
+        readers, log_files = Readers(self._store.reader), LogFileThreads()
         # From here on the committer's thread owns the store.
         committer.start()
         context: Context
@@ -217,8 +218,9 @@ class _Daemon:
             most_workers=startup.worker_limit(),
         )
         context = Context(
-            about, committer, readers, supervisor, watchers, clock, disk, retention, settings, self._listening
-        )
+            about, committer, readers, supervisor, watchers, clock, disk, retention, log_files, settings,
+            self._listening,
+        )  # fmt: skip
         check_handlers(HANDLERS)
         access = Access(os.geteuid(), self._group)
         server = Server(
@@ -281,6 +283,7 @@ class _Daemon:
             watchers.wake_all()
             server.close()
             await asyncio.sleep(0)
+        log_files.close()
         readers.close()  # not before: those who wait look again when what they wait for happens
         if ending is not Ending.STORAGE_FAILED:
             self._store.close()

@@ -9,19 +9,30 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from queuectld.store.base import Deleted
 from queuectld.worker.log_files import log_path
+
+T = TypeVar("T")
 
 log = logging.getLogger("queuectld.logs")
 
 PIECE = 256 * 1024
 """Bytes of one answer at most."""
 
+_TAIL_BLOCK = 64 * 1024
+"""Bytes of a log that are searched for lines at once."""
+
+_TAIL_LOOKS = 4096
+"""How often at most: 256 MiB are searched. A job can make its log of any size in no time."""
+
 _IN_MODIFY = 0x2
+_IN_DONT_FOLLOW = 0x02000000
 _IN_NONBLOCK = os.O_NONBLOCK
 _IN_CLOEXEC = os.O_CLOEXEC
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,40 +58,49 @@ class Piece:
 def read_piece(path: Path, offset: int, size: int = PIECE) -> Piece:
     """At most `size` bytes from `offset` on; nothing where the file is not there (yet, or any more).
 
-    A log that reached its limit has a hole where older output was: reading begins behind it.
+    A log that reached its limit has a hole where older output was, and a job can make one of any size. Holes are passed
+    over: reading begins behind one, and ends before the next.
     """
     nothing = Piece(offset, b"", at_end=True, dropped=False)
     descriptor = _open(path)
     if descriptor is None:
         return nothing
     try:
-        start = _first_data(descriptor)
-        begin = max(offset, start)
-        # Not asked for at all beyond the end: the kernel refuses a range that passes the largest offset there is.
-        data = os.pread(descriptor, size, begin) if begin < os.fstat(descriptor).st_size else b""
+        first = _data_from(descriptor, 0)
+        begin = _data_from(descriptor, offset)
+        # Nothing is asked for beyond the end: the kernel refuses a range that passes the largest offset there is.
+        there = min(size, _hole_from(descriptor, begin) - begin)
+        data = os.pread(descriptor, there, begin) if there > 0 else b""
         at_end = begin + len(data) >= os.fstat(descriptor).st_size
         if not _still_has_name(descriptor, path):
             return nothing
-        return Piece(begin, data, at_end=at_end, dropped=begin == start > 0)
+        return Piece(begin, data, at_end=at_end, dropped=begin > offset or begin == first > 0)
     finally:
         os.close(descriptor)
 
 
 def _open(path: Path) -> int | None:
-    """A descriptor; None where there is no log, but possibly a link or a pipe that a job has put in its place.
+    """A descriptor; None where there is no log, but possibly something else that a job has put in its place.
 
-    None too for an empty one that a worker is about to give to its next attempt: it has a lease on it at that moment.
+    Nothing but a regular file is opened: already to open a pipe, a terminal or another device can block or do harm.
+    None too for an empty log that a worker is about to give to its next attempt: it has a lease on it at that moment.
+
+    Raises:
+        OSError: this process has no descriptor left.
     """
+    found: int | None = None
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EWOULDBLOCK):
+        found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(found).st_mode):
             return None
-        raise
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    return None
+        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        return None
+    finally:
+        if found is not None:
+            os.close(found)
 
 
 def _still_has_name(descriptor: int, path: Path) -> bool:
@@ -91,22 +111,34 @@ def _still_has_name(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _first_data(descriptor: int) -> int:
+def _data_from(descriptor: int, offset: int) -> int:
+    """Where the first byte at or behind `offset` is that is in no hole; the end of the file where there is none."""
+    end = os.fstat(descriptor).st_size  # before the look: what is written meanwhile comes behind it
     try:
-        return os.lseek(descriptor, 0, os.SEEK_DATA)
+        return os.lseek(descriptor, offset, os.SEEK_DATA)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            return 0  # empty
+            return max(offset, end)
+        raise
+
+
+def _hole_from(descriptor: int, offset: int) -> int:
+    """Where the next hole begins, at the end of the file at the latest."""
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return offset
         raise
 
 
 def offset_of_tail(path: Path, lines: int) -> int:
-    """Where the last `lines` lines begin."""
+    """Where the last `lines` lines begin, or where the newest part of the log does that is searched for them."""
     descriptor = _open(path)
     if descriptor is None:
         return 0
     try:
-        start, end = _first_data(descriptor), os.fstat(descriptor).st_size
+        start, end = _data_from(descriptor, 0), os.fstat(descriptor).st_size
         if not _still_has_name(descriptor, path):
             return 0
         if lines == 0:
@@ -114,8 +146,13 @@ def offset_of_tail(path: Path, lines: int) -> int:
         # The newline that ends the last line does not begin another one.
         wanted = lines + (end > start and os.pread(descriptor, 1, end - 1) == b"\n")
         position = end
-        while position > start:
-            begin = max(start, position - 65536)
+        for _ in range(_TAIL_LOOKS):
+            if position <= start:
+                return start
+            begin = max(start, position - _TAIL_BLOCK)
+            if _data_from(descriptor, begin) >= position:
+                position = _hole_before(descriptor, start, begin)
+                continue
             block = os.pread(descriptor, position - begin, begin)
             found = block.count(b"\n")
             if found >= wanted:
@@ -125,9 +162,35 @@ def offset_of_tail(path: Path, lines: int) -> int:
                 return begin + at + 1
             wanted -= found
             position = begin
-        return start
+        return position
     finally:
         os.close(descriptor)
+
+
+def _hole_before(descriptor: int, start: int, end: int) -> int:
+    """About where the hole begins that `end` is in: less than a block behind it. There is data at `start`."""
+    data, hole = start, end
+    while hole - data > _TAIL_BLOCK:
+        middle = (data + hole) // 2
+        if _data_from(descriptor, middle) < end:
+            data = middle
+        else:
+            hole = middle
+    return hole
+
+
+class LogFileThreads:
+    """Threads that read logs, and nothing else: where the disk is slow, nobody but other readers of logs waits."""
+
+    def __init__(self, count: int = 4) -> None:
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="log")
+
+    async def run(self, read: Callable[..., T], *arguments: object) -> T:
+        """The result of `read`, which does a bounded amount of work."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, read, *arguments)
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
 
 
 def remove_logs(state_dir: Path, deleted: Sequence[Deleted]) -> None:
@@ -173,7 +236,7 @@ class FileWatch:
         self._descriptor = _libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
         if self._descriptor < 0:
             raise OSError(ctypes.get_errno(), "inotify_init1")
-        if _libc.inotify_add_watch(self._descriptor, os.fsencode(path), _IN_MODIFY) < 0:
+        if _libc.inotify_add_watch(self._descriptor, os.fsencode(path), _IN_MODIFY | _IN_DONT_FOLLOW) < 0:
             number = ctypes.get_errno()
             os.close(self._descriptor)
             raise OSError(number, os.strerror(number), str(path))

@@ -142,7 +142,7 @@ class JobLogsParams(_Params, frozen=True):
     offset: Annotated[int, Meta(ge=0, le=MAX_INTEGER)] = 0
     """Bytes from the start of the log."""
     tail: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    """Start so that this many lines remain; `offset` is not used then."""
+    """Start so that this many lines remain, looked for in the newest 256 MiB; `offset` is not used then."""
     follow: bool = False
     """Where there is nothing to read yet, answer only when there is, or when the attempt has ended. An attempt that
     has not begun is waited for."""

@@ -54,8 +54,8 @@ async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
                     watch = None  # not there yet, or no instance left: looked at again below
             if offset is None:
                 tail = params.tail
-                offset = params.offset if tail is None else await asyncio.to_thread(logs.offset_of_tail, path, tail)
-            piece = await asyncio.to_thread(logs.read_piece, path, offset)
+                offset = params.offset if tail is None else await context.log_files.run(logs.offset_of_tail, path, tail)
+            piece = await context.log_files.run(logs.read_piece, path, offset)
             end = attempt.outcome is not None and piece.at_end
             if piece.data or end or not params.follow:
                 return _answer(attempt.number, piece, end=end, raw=params.base64)

@@ -16,6 +16,9 @@ from pathlib import Path
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
+_IN_THE_WAY = {errno.ELOOP, errno.ENXIO, errno.EEXIST, errno.EACCES, errno.EPERM}
+"""What opening a log meets where an earlier job has put something else in its place: a link, a pipe, a device."""
+
 
 def log_path(state_dir: Path, job: int, attempt: int) -> Path:
     """Where an attempt's output is. Made of numbers only; a thousand jobs share a directory.
@@ -87,16 +90,27 @@ def _is_ours_alone(descriptor: int) -> bool:
 
 
 def _made(path: str) -> int:
-    # Emptied: after a backup was put back, a log of what had this number before may be there.
-    # Not waiting: a job may have put a pipe there, which nobody reads.
-    flags = _FLAGS | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, flags, 0o600)
+        return _emptied(path)
     except FileNotFoundError:
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno not in _IN_THE_WAY:
+            raise
+        os.unlink(path)
+    return _emptied(path)
+
+
+def _emptied(path: str) -> int:
+    """
+    Raises:
+        OSError: it can't be made, or there is something at `path` that is no regular file.
+    """
+    # Emptied: after a backup was put back, a log of what had this number before may be there. Not blocking: in its
+    # place may be a pipe that nobody reads.
+    descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), path)
     os.set_blocking(descriptor, True)
     return descriptor

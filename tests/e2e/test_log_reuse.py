@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from pathlib import Path
+
+import pytest
 
 from queuectld import logs
 from queuectld.worker.log_files import LogFiles, log_path
@@ -97,3 +100,31 @@ def test_a_log_with_a_second_name_is_left_alone(single: Daemon, directory: Path)
     run(single, f"ln {path} {directory}/mine", 1)
     run(single, "echo loud", 2)
     assert (directory / "mine").read_text() == ""
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "device", "directory", "unreadable"])
+def test_what_a_job_puts_in_the_place_of_a_later_log_does_not_block_its_worker(
+    single: Daemon, directory: Path, kind: str
+) -> None:
+    run(single, "echo first", 1)
+    path, victim = log_path(single.state_dir, 2, 1), directory / "victim"
+    victim.write_text("kept\n")
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(victim)
+        case "device" if os.geteuid() == 0:
+            os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        case "directory":
+            path.mkdir()
+        case _:
+            path.write_text("secret")
+            path.chmod(0)
+    job_id = single.enqueue("echo second", max_retries=1)
+    done = single.wait_state(job_id, "completed", "dead")
+    if kind == "directory":
+        assert (done["state"], done["error"]) == ("dead", f"can't open its log {path}: Is a directory")
+    else:
+        assert (done["state"], single.output(job_id)) == ("completed", "second\n")
+    assert victim.read_text() == "kept\n"

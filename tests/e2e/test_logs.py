@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -225,3 +227,53 @@ def test_a_log_removed_by_hand_is_no_fault(single: Daemon) -> None:
     began = time.monotonic()
     assert single.call("job.logs", id=running, follow=True)["text"] == "y\n"
     assert time.monotonic() - began < 30
+
+
+def test_a_log_of_fifteen_terabytes_holds_nobody_up(single: Daemon, directory: Path) -> None:
+    """Made in no time, of nothing: two lines, a hole, and two lines."""
+    single.call("config.set", key="log_max_bytes", value=0)
+    job_id = single.enqueue(
+        f"seq 1 2; truncate -s 15T /proc/self/fd/1 && until test -e {directory}/gate; do sleep 0.01; done; seq 3 4",
+        max_retries=1,
+    )
+    wait_for(lambda: "truncate" in str(single.job(job_id)) and single.output(job_id), "its output")
+    wires = [single.wire() for _ in range(20)]
+    for wire in wires:
+        wire.send("job.logs", id=job_id, tail=3)
+    for wire in wires:
+        with wire:
+            assert wire.receive()["result"]["text"].startswith("1\n2\n")
+    (directory / "gate").touch()
+    single.wait_state(job_id, "completed")
+    for tail, expected in ((1, "4\n"), (3, "2\n3\n4\n"), (9, "1\n2\n3\n4\n")):
+        assert single.queuectl("logs", "--tail", str(tail), job_id).stdout.replace("\0", "") == expected
+    single.call("server.backup", path=str(directory / "copy.db"))
+    assert single.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "directory", "device", "socket"])
+def test_what_a_job_puts_in_the_place_of_its_log_is_not_read(single: Daemon, directory: Path, kind: str) -> None:
+    (directory / "secret").write_text("secret\n")
+    job_id = single.enqueue(f"echo said; until test -e {directory}/gate; do sleep 0.01; done")
+    wait_for(lambda: single.output(job_id), "its output")
+    path = next((single.state_dir / "logs").rglob("*.log"))
+    path.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(directory / "secret")
+        case "directory":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero") if os.geteuid() else os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(path))
+    with single.wire() as wire:
+        wire.send("job.logs", id=job_id, follow=True)
+        for params in ({}, {"tail": 10}, {"offset": 3}):
+            assert single.call("job.logs", id=job_id, **params)["text"] == ""
+        (directory / "gate").touch()
+        assert wire.receive()["result"]["text"] == ""
+    assert "request failed" not in single.log.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,7 +102,8 @@ def wait_for_fifty(state_dir: Path, meanwhile: int) -> tuple[JobSummaries, int]:
 
         readers, watchers = Readers(make), Watchers()
         unused = cast("Any", None)
-        context = Context(unused, unused, readers, unused, watchers, *[unused] * 5)
+        given = {field.name: unused for field in dataclasses.fields(Context)}
+        context = Context(**given | {"readers": readers, "watchers": watchers, "stopped": False})
         params = JobWaitParams(ids=[f"job-{number}" for number in range(50)], timeout=None if meanwhile == 50 else 0)
         waiting = asyncio.ensure_future(jobs.wait(context, unused, params))
         for number in numbers[:meanwhile]:
