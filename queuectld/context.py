@@ -13,6 +13,7 @@ from queuectld.committer import Committer
 from queuectld.core.settings import Settings
 from queuectld.diskspace import DiskSpace
 from queuectld.listening import Listening
+from queuectld.log_watches import LogWatches
 from queuectld.logs import LogFileThreads
 from queuectld.readers import Readers
 from queuectld.retention import Retention
@@ -56,6 +57,7 @@ class Context:
     disk: DiskSpace
     retention: Retention
     log_files: LogFileThreads
+    log_watches: LogWatches
     settings: Settings
     listening: Listening
     resizing: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -28,6 +28,7 @@ from queuectld.core.settings import with_overrides
 from queuectld.diskspace import DiskSpace
 from queuectld.handlers import HANDLERS
 from queuectld.listening import Listening, own_name
+from queuectld.log_watches import LogWatches
 from queuectld.logs import LogFileThreads
 from queuectld.readers import Readers
 from queuectld.retention import Retention
@@ -184,6 +185,7 @@ class _Daemon:
         desired = self._store.desired_workers()
         workers, running, counts = self._store.workers(), self._store.running(), self._store.counts()
         readers, log_files = Readers(self._store.reader), LogFileThreads()
+        log_watches = LogWatches(log_files)
         # From here on the committer's thread owns the store.
         committer.start()
         context: Context
@@ -218,7 +220,7 @@ class _Daemon:
             most_workers=startup.worker_limit(),
         )
         context = Context(
-            about, committer, readers, supervisor, watchers, clock, disk, retention, log_files, settings,
+            about, committer, readers, supervisor, watchers, clock, disk, retention, log_files, log_watches, settings,
             self._listening,
         )  # fmt: skip
         check_handlers(HANDLERS)
@@ -283,6 +285,7 @@ class _Daemon:
             watchers.wake_all()
             server.close()
             await asyncio.sleep(0)
+        log_watches.close()
         log_files.close()
         readers.close()  # not before: those who wait look again when what they wait for happens
         if ending is not Ending.STORAGE_FAILED:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import logging
 import os
@@ -30,12 +29,6 @@ _TAIL_BLOCK = 64 * 1024
 
 _TAIL_LOOKS = 4096
 """How often at most: 256 MiB are searched. A job can make its log of any size in no time."""
-
-_IN_MODIFY = 0x2
-_IN_DONT_FOLLOW = 0x02000000
-_IN_NONBLOCK = os.O_NONBLOCK
-_IN_CLOEXEC = os.O_CLOEXEC
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,36 +216,3 @@ def logs_in(directory: Path) -> dict[int, int]:
         if kind == "log" and job.isdecimal() and attempt.isdecimal():
             found[int(job)] = max(found.get(int(job), 0), int(attempt))
     return found
-
-
-class FileWatch:
-    """Tells when something was written to a file; inotify(7), so that nothing polls.
-
-    Raises:
-        OSError: the file is not there, or the user has no more inotify instances.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = _libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
-        if self._descriptor < 0:
-            raise OSError(ctypes.get_errno(), "inotify_init1")
-        if _libc.inotify_add_watch(self._descriptor, os.fsencode(path), _IN_MODIFY | _IN_DONT_FOLLOW) < 0:
-            number = ctypes.get_errno()
-            os.close(self._descriptor)
-            raise OSError(number, os.strerror(number), str(path))
-        self._event: asyncio.Event | None = None
-
-    def start(self, event: asyncio.Event) -> None:
-        """Set `event` at each write from now on."""
-        self._event = event
-        asyncio.get_running_loop().add_reader(self._descriptor, self._on_readable)
-
-    def _on_readable(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._descriptor, 65536)
-        if self._event is not None:
-            self._event.set()
-
-    def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._descriptor)
-        os.close(self._descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
+from pathlib import Path
 
 import msgspec
 
@@ -21,9 +22,6 @@ from queuectld.worker.log_files import log_path
 GATHER = 0.02
 """Seconds between noticing new output and answering with it, so that a chatty job does not cost an answer a line."""
 
-LOOK_AGAIN = 1.0
-"""Seconds between two looks at a log that can't be watched (the user has no inotify instance left)."""
-
 
 async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
     """One piece; with `follow`, waits until there is one."""
@@ -31,7 +29,7 @@ async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
     change = AnyChange()
     changed = change.event
     context.watchers.subscribe([number], change)
-    watch: logs.FileWatch | None = None
+    followed: Path | None = None
     offset: int | None = None
     try:
         while True:
@@ -46,12 +44,9 @@ async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
             # The newest at the first look, not at each: a retry has a log of its own.
             params = msgspec.structs.replace(params, attempt=attempt.number)
             path = log_path(context.about.state_dir, number, attempt.number)
-            if watch is None and params.follow and attempt.outcome is None:
-                try:
-                    watch = logs.FileWatch(path)
-                    watch.start(changed)
-                except OSError:
-                    watch = None  # not there yet, or no instance left: looked at again below
+            if followed is None and params.follow and attempt.outcome is None:
+                context.log_watches.follow(path, changed)
+                followed = path
             if offset is None:
                 tail = params.tail
                 offset = params.offset if tail is None else await context.log_files.run(logs.offset_of_tail, path, tail)
@@ -60,23 +55,12 @@ async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
             if piece.data or end or not params.follow:
                 return _answer(attempt.number, piece, end=end, raw=params.base64)
             context.refuse_when_stopped()
-            if watch is not None:
-                await changed.wait()
-                await asyncio.sleep(GATHER)
-            else:
-                await _wait_at_most(changed, LOOK_AGAIN if offset else GATHER)
+            await changed.wait()
+            await asyncio.sleep(GATHER)
     finally:
         context.watchers.unsubscribe([number], change)
-        if watch is not None:
-            watch.close()
-
-
-async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
+        if followed is not None:
+            context.log_watches.unfollow(followed, changed)
 
 
 def _look(reader: Reader, number: int, params: JobLogsParams) -> tuple[JobRecord, Attempt | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import socket
 import stat
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from queuectld.worker.log_files import log_path
 from tests.harness import Daemon, RefusedError, request_line, wait_for
 
 
@@ -33,6 +35,20 @@ def read_all(daemon: Daemon, job_id: str, **params: Any) -> tuple[bytes, int]:
         offset = piece["next"]
         if piece["end"]:
             return data, pieces
+
+
+def watches(daemon: Daemon) -> list[int]:
+    """Inodes that the daemon watches for writes."""
+    found = []
+    for entry in Path(f"/proc/{daemon.pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            lines = [line.split() for line in entry.read_text().splitlines() if line.startswith("inotify ")]
+            found += [int(word.removeprefix("ino:"), 16) for line in lines for word in line if word.startswith("ino:")]
+    return found
+
+
+def is_watched(daemon: Daemon, path: Path) -> bool:
+    return path.stat().st_ino in watches(daemon)
 
 
 def test_output_and_error_are_one_log_in_order(single: Daemon) -> None:
@@ -157,7 +173,9 @@ def test_follow_of_the_newest_attempt_ends_with_it(single: Daemon, directory: Pa
     offset = len("attempt 1\n")
     with single.wire() as wire:
         wire.send("job.logs", id="again", offset=offset, follow=True)
-        assert wire.call("server.info")
+        # Not before: which attempt is the newest is decided when the daemon looks.
+        log = log_path(single.state_dir, 1, 1)
+        wait_for(lambda: is_watched(single, log), "the first attempt to be followed")
         (directory / "gate1").touch()
         wait_for(lambda: single.job("again")["attempts"] == 2, "the second attempt")
         piece = wire.receive()["result"]
@@ -202,11 +220,35 @@ def test_followers_who_leave_cost_nothing(single: Daemon) -> None:
         wire.send_raw((wait + follow) * (1 + number % 2 * 70))  # some ask for more than is worked on at once
         if number % 3 == 0:
             wire.connection.shutdown(socket.SHUT_WR)
-    wait_for(lambda: descriptors() >= before + 2 * len(wires), "all to be waited for")
+    wait_for(lambda: descriptors() >= before + len(wires) and watches(single), "all to be waited for")
     for wire in wires:
         wire.connection.close()
         wire.__exit__()
-    wait_for(lambda: descriptors() <= before, "descriptors to be closed")
+    wait_for(lambda: descriptors() <= before + 1, "descriptors to be closed")
+    wait_for(lambda: not watches(single), "nothing to be watched any more")
+
+
+def test_following_a_silent_job_costs_nothing_however_many_do(single: Daemon) -> None:
+    job_id = single.enqueue("echo said; sleep 1000")
+    wait_for(lambda: single.output(job_id), "its output")
+
+    def ticks() -> int:
+        """Of processor time that the daemon has used, 100 a second."""
+        return sum(map(int, Path(f"/proc/{single.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            wire = stack.enter_context(single.wire())
+            for _ in range(64):
+                wire.send("job.logs", id=job_id, offset=5, follow=True)
+            wire.send("job.get", id=job_id)  # the 65th is begun when one of the others is answered
+        wait_for(lambda: watches(single), "the log to be watched")
+        quiet = 0
+        while quiet < 3:  # all have looked when nothing is done any more
+            before = ticks()
+            time.sleep(0.5)
+            quiet = quiet + 1 if ticks() - before <= 5 else 0
+        single.call("job.cancel", ids=[job_id])
 
 
 def test_log_files_are_the_users_own_and_named_by_numbers(single: Daemon) -> None:

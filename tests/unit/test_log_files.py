@@ -1,8 +1,7 @@
-"""Reading logs from disk: pieces, tails, holes; removing them; being told of writes."""
+"""Reading logs from disk: pieces, tails, holes; removing them."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -161,35 +160,3 @@ def test_a_link_is_removed_and_not_what_it_points_to(tmp_path: Path) -> None:
     logs.remove_logs(tmp_path, [Deleted(5, 1)])
     assert not link.is_symlink()
     assert target.exists()
-
-
-# --- being told -----------------------------------------------------------------------------------------------------
-
-
-def test_a_write_is_told_and_a_closed_watch_leaves_no_descriptor(log: Path) -> None:
-    log.touch()
-
-    async def watch() -> None:
-        event = asyncio.Event()
-        watched = logs.FileWatch(log)
-        watched.start(event)
-        await asyncio.sleep(0)
-        assert not event.is_set()
-        for _ in range(2):
-            with log.open("ab") as file:
-                file.write(b"x")
-            async with asyncio.timeout(30):
-                await event.wait()
-            event.clear()
-        watched.close()
-
-    before = descriptors()
-    asyncio.run(watch())
-    assert descriptors() == before
-
-
-def test_what_is_not_there_can_not_be_watched_and_leaves_no_descriptor(log: Path) -> None:
-    before = descriptors()
-    with pytest.raises(FileNotFoundError):
-        logs.FileWatch(log)
-    assert descriptors() == before
