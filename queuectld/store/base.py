@@ -224,7 +224,7 @@ class Reader(Protocol):
         Reads all of it: seconds for a million jobs.
 
         Raises:
-            OutOfTime: `patience` seconds were not enough. Nothing is known: what was read says nothing without the rest.
+            OutOfTime: `patience` seconds were not enough. Nothing is known then: a part that was read says nothing.
             StorageBusy: it can't be read at the moment.
             GivenUp: `give_up`, asked again and again meanwhile, said so.
         """
