@@ -13,6 +13,7 @@ from pathlib import Path
 import queuectl_protocol
 from queuectl_client.client import Client
 from queuectl_client.errors import ClientError, NoDaemon
+from queuectl_client.state import address_of
 from queuectl_protocol import paths
 from queuectl_protocol.messages import ServerInfo
 
@@ -44,9 +45,9 @@ def start(socket: Path | None, state_dir: Path | None, options: Sequence[str]) -
     """
     listening = _absolute(socket or paths.daemon_socket(os.environ))
     state = _absolute(state_dir or paths.state_dir(os.environ))
-    running = _ask(listening)
+    running = _running(listening, state, state_dir)
     if running is not None:
-        return _same(running, listening, state_dir), False
+        return running, False
     log = _log_file(state)
     with log.open("ab") as output:
         begin = output.tell()
@@ -69,15 +70,32 @@ def start(socket: Path | None, state_dir: Path | None, options: Sequence[str]) -
             # Somebody else may have started one in the same moment, and won; it has the lock before it listens, and
             # writes to the same log: what that says is read before it is asked, or it may say just now "ready".
             failure = _failure(log, begin, process.returncode)
-            info = _ask(listening)
+            info = _running(listening, state, state_dir)
             if info is not None:
-                return _same(info, listening, state_dir), False
+                return info, False
             if ANOTHER not in str(failure) or time.monotonic() > give_up_at:
                 raise failure
         else:
             give_up_at = time.monotonic() + WINNER_SECONDS
         time.sleep(LOOK_SECONDS)
     raise ClientError(f"the daemon (PID {process.pid}) is not ready after {READY_SECONDS:g} s", f"its log is {log}")
+
+
+def _running(listening: Path, state: Path, state_dir: Path | None) -> ServerInfo | None:
+    """The daemon of this state directory, wherever it listens; or, where none was named, the one at the socket."""
+    found = _ask(listening)
+    if found is not None and (state_dir is None or Path(found.state_dir).resolve() == state.resolve()):
+        return found
+    elsewhere = address_of(state)
+    running = _ask(elsewhere) if elsewhere is not None else None
+    if running is not None and Path(running.state_dir).resolve() == state.resolve():
+        return running
+    if found is not None:
+        raise ClientError(
+            f"a daemon with another state directory ({found.state_dir}) listens on {listening}",
+            "give this one a socket of its own: `queuectl --socket PATH daemon start ...`",
+        )
+    return None
 
 
 def _ask(listening: Path) -> ServerInfo | None:
@@ -87,15 +105,6 @@ def _ask(listening: Path) -> ServerInfo | None:
             return client.info()
     except NoDaemon:
         return None
-
-
-def _same(running: ServerInfo, listening: Path, state_dir: Path | None) -> ServerInfo:
-    if state_dir is not None and Path(running.state_dir).resolve() != _absolute(state_dir).resolve():
-        raise ClientError(
-            f"a daemon with another state directory ({running.state_dir}) listens on {listening}",
-            "give this one a socket of its own: `queuectl --socket PATH daemon start ...`",
-        )
-    return running
 
 
 def _log_file(state: Path) -> Path:

@@ -236,7 +236,8 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     "--socket",
     type=click.Path(path_type=Path, dir_okay=True),
     metavar="PATH",
-    help="The daemon's socket. Default: $QUEUECTL_SOCKET, the user's own, /run/queuectl/queuectl.sock.",
+    help="The daemon's socket. Default: $QUEUECTL_SOCKET; else that of the user's own daemon, "
+    "wherever it listens; else /run/queuectl/queuectl.sock.",
 )
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print it.")
 @click.pass_context

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from msgspec import Struct
 
+from queuectl_client import state
 from queuectl_client.connection import Connection, ConnectionLost
 from queuectl_client.errors import NoDaemon, WrongProtocol
 from queuectl_protocol import paths
@@ -111,10 +114,9 @@ class Link:
 
     def _connect(self) -> Connection:
         """Connect to the first candidate that somebody listens on, and see that both sides speak the same version."""
-        candidates = [self._given] if self._given is not None else paths.client_sockets(os.environ)
         guessed = self._given is None and not os.environ.get("QUEUECTL_SOCKET")
         tried: list[tuple[Path, OSError]] = []
-        for path in candidates:
+        for path in self._candidates():
             try:
                 connection = Connection(path, timeout=self._timeout or HELLO_SECONDS)
             except OSError as error:
@@ -131,6 +133,18 @@ class Link:
             self.socket = path
             return connection
         raise _nobody(tried)
+
+    def _candidates(self) -> Iterator[Path]:
+        if self._given is not None:
+            yield self._given
+            return
+        first, *others = paths.client_sockets(os.environ)
+        yield first
+        if others:  # nobody named a socket: before the system's daemon comes the user's own, wherever it listens
+            written = state.address_of(paths.state_dir(os.environ))
+            if written is not None and written != first:
+                yield written
+            yield from others
 
 
 def _check_owner(path: Path, connection: Connection) -> None:
@@ -190,4 +204,11 @@ def _nobody(tried: list[tuple[Path, OSError]]) -> NoDaemon:
     for path, error in tried:
         if error.errno not in {errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR}:
             return NoDaemon(f"can't connect to {path}: {error.strerror}", START_HINT)
+    state_dir = paths.state_dir(os.environ)
+    written = state.address_of(state_dir)
+    if written is not None and written not in [path for path, _ in tried] and state.somebody_listens(written):
+        return NoDaemon(
+            f"no daemon answers at {where}",
+            f"the daemon of {state_dir} listens on {written}: `queuectl --socket {shlex.quote(str(written))} ...`",
+        )
     return NoDaemon(f"no daemon answers at {where}", START_HINT)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from queuectl_client import state
 from queuectl_client.errors import ClientError, NoDaemon
 from queuectl_client.no_workers import say_if_none
 from queuectl_client.options import as_json, examples
 from queuectl_client.session import Session, pass_session
+from queuectl_protocol import paths
 
 if TYPE_CHECKING:
     from queuectl_client.client import Client
@@ -26,6 +28,14 @@ RELOAD_SECONDS = 60.0
 ACTIVE = frozenset({"starting", "idle", "busy", "detached"})
 """States of workers that are in the pool: the others are on their way out of it."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+_of_state_dir = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="The daemon that keeps its state there, wherever it listens.",
+)
 
 
 @click.group()
@@ -67,29 +77,38 @@ def start(
 
 
 @daemon.command(epilog=examples("queuectl daemon stop", "queuectl daemon stop --now"))
+@_of_state_dir
 @click.option("--now", is_flag=True, help="Do not wait for running jobs: end them; they go back to pending.")
 @pass_session
-def stop(session: Session, *, now: bool) -> None:
+def stop(session: Session, *, state_dir: Path | None, now: bool) -> None:
     """Stop the daemon, and return when it is gone. Running jobs get `shutdown_timeout` seconds to finish."""
-    with session.client(patience=0) as client:
-        process, info = _process(client)
     try:
-        _signal(process, signal.SIGTERM, info)
+        with _client(session, state_dir) as client:
+            process, info = _process(client)
+            pid = info.pid
+    except NoDaemon:
+        found = _unreachable(session, state_dir)
+        if found is None:
+            raise
+        pid, process = found
+    try:
+        _signal(process, signal.SIGTERM, pid)
         if now:
             # Two different signals: two of the same, sent at once, can arrive as one.
-            _signal(process, signal.SIGINT, info)
+            _signal(process, signal.SIGINT, pid)
         _wait_for_end(process)
     finally:
         os.close(process)
-    click.echo(f"Stopped: PID {info.pid}")
+    click.echo(f"Stopped: PID {pid}")
 
 
 @daemon.command(epilog=examples("queuectl daemon status", "queuectl daemon status --json"))
+@_of_state_dir
 @as_json
 @pass_session
-def status(session: Session, *, as_json: bool) -> None:
+def status(session: Session, *, state_dir: Path | None, as_json: bool) -> None:
     """Say which daemon answers. Exit status 3 if none does."""
-    with session.client(patience=0) as client:
+    with _client(session, state_dir) as client:
         info = client.info()
     if as_json:
         from queuectl_client.render.programs import print_json  # noqa: PLC0415 - one of two ways
@@ -114,13 +133,14 @@ def status(session: Session, *, as_json: bool) -> None:
 
 
 @daemon.command(epilog=examples("queuectl daemon reload"))
+@_of_state_dir
 @pass_session
-def reload(session: Session) -> None:
+def reload(session: Session, *, state_dir: Path | None) -> None:
     """Let the daemon change to the installed version in place: running jobs go on, no client is refused."""
-    with session.client() as client:
+    with _client(session, state_dir, patience=10.0) as client:
         process, before = _process(client)
         try:
-            _signal(process, signal.SIGHUP, before)
+            _signal(process, signal.SIGHUP, before.pid)
         finally:
             os.close(process)
         deadline = time.monotonic() + RELOAD_SECONDS
@@ -147,6 +167,24 @@ def _set_pool(client: Client, count: int) -> None:
     click.echo(f"Workers: {count} ({found.desired} before)")
 
 
+def _client(session: Session, state_dir: Path | None, patience: float = 0) -> Client:
+    """For the daemon of the state directory if one was named, else for the one that answers."""
+    if state_dir is None:
+        return session.client(patience=patience)
+    address = state.address_of(state_dir)
+    if address is None:
+        raise NoDaemon(f"no daemon runs on the state directory {state_dir}")
+    return Session(address).client(patience=patience)
+
+
+def _unreachable(session: Session, state_dir: Path | None) -> tuple[int, int] | None:
+    """PID and descriptor of a daemon that runs and does not answer; None if none runs, or only a socket was named."""
+    named = state_dir or state.named_state_dir(os.environ)
+    if named is None and (session.socket is not None or os.environ.get("QUEUECTL_SOCKET")):
+        return None
+    return state.running_daemon(named or paths.state_dir(os.environ))
+
+
 def _process(client: Client) -> tuple[int, ServerInfo]:
     """A descriptor of the daemon's process, and what it says of itself."""
     info = client.info()
@@ -166,14 +204,14 @@ def _process(client: Client) -> tuple[int, ServerInfo]:
     return process, info
 
 
-def _signal(process: int, number: signal.Signals, info: ServerInfo) -> None:
+def _signal(process: int, number: signal.Signals, pid: int) -> None:
     try:
         signal.pidfd_send_signal(process, number)
     except ProcessLookupError:
         pass  # it has ended already
     except PermissionError:
         raise ClientError(
-            f"not permitted to signal the daemon (PID {info.pid}): it runs as another user",
+            f"not permitted to signal the daemon (PID {pid}): it runs as another user",
             "where it is a system service, `sudo systemctl stop queuectld` (or reload) does it",
         ) from None
 

@@ -54,6 +54,9 @@ RETRY_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 LONGEST_WAIT = 86_400.0
 """Seconds of one wait, at most; poll(2) takes no more than 24.8 days. After it, deadlines are looked at again."""
 
+ADDRESS_PAUSE = 1.0
+"""Seconds between two looks whether the daemon listens elsewhere, while a socket that took the worker is silent."""
+
 ANSWER_PATIENCE = 5.0
 """Seconds after which an outcome that the daemon took but has not confirmed is written as an exit record too."""
 
@@ -100,6 +103,9 @@ class Worker:
         self._away_since: float | None = now
         self._retries = 0
         self._next_try = now
+        self._address = socket_path
+        """Of what is connected, or was last."""
+        self._next_look = now
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -140,6 +146,8 @@ class Worker:
         found = [self._next_heartbeat] if self._attached else []
         if self._connection is None:
             found.append(self._next_try)
+        elif not self._attached:
+            found.append(self._next_look)
         if self._attempt is not None and (due := self._attempt.deadline) is not None:
             found.append(due)
         if self._answer_due is not None:
@@ -152,6 +160,11 @@ class Worker:
             self._collect()
         if self._connection is None and now >= self._next_try and not self._done():
             self._connect()
+        if self._connection is not None and not self._attached and now >= self._next_look:
+            # Another program may have this socket, and never answer; our daemon is elsewhere then.
+            self._next_look = now + ADDRESS_PAUSE
+            if self._daemon_address() != self._address:
+                self._disconnect()
         if self._answer_due is not None and now >= self._answer_due:
             self._answer_due = None
             self._record()
@@ -226,12 +239,14 @@ class Worker:
 
     def _connect(self) -> None:
         try:
-            self._connection = _connect(address.read(self._state_dir) or self._socket_path)
+            self._address = self._daemon_address()
+            self._connection = _connect(self._address)
         except OSError as error:
             self._nobody_listens = isinstance(error, (ConnectionRefusedError, FileNotFoundError))
             self._retry_later()
             return
         self._poll.register(self._connection, select.POLLIN)
+        self._next_look = time.monotonic() + ADDRESS_PAUSE
         self._lines = framing.Lines(framing.MAX_TOLD)
         self._calls.clear()
         running = None
@@ -243,6 +258,9 @@ class Worker:
             "worker.attach",
             AttachParams(worker=self._id, running=running, ended=self._untold, exiting=self._exiting, mark=self._mark),
         )
+
+    def _daemon_address(self) -> Path:
+        return address.read(self._state_dir) or self._socket_path
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon, lines_of, wait_for
+from tests.client import shell_environment
+from tests.harness import Daemon, lines_of, processes_with, wait_for
 
 
 def address_of(daemon: Daemon) -> str:
@@ -128,3 +132,88 @@ def test_a_refused_start_says_where_the_running_daemon_listens(
     assert second.process is not None
     assert second.process.wait(60) == 1
     assert f"listens on {placed.socket}" in second.log.read_text()
+
+
+# --- the client -----------------------------------------------------------------------------------------------------
+
+
+class Person:
+    """Somebody with a home directory, who names no socket and no state directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.home, self.runtime = directory / "home", directory / "runtime"
+        self.runtime.mkdir(mode=0o700, parents=True)
+        self.state_dir = self.home / ".local" / "state" / "queuectl"
+        self.environment = {**shell_environment(directory), "HOME": str(self.home)}
+
+    def queuectl(self, *arguments: str, logged_in: bool = True) -> subprocess.CompletedProcess[str]:
+        environment = {**self.environment, **({"XDG_RUNTIME_DIR": str(self.runtime)} if logged_in else {})}
+        return subprocess.run(
+            ["queuectl", *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            check=False, timeout=60, cwd="/",
+        )  # fmt: skip
+
+
+@pytest.fixture
+def person(directory: Path) -> Iterator[Person]:
+    somebody = Person(directory)
+    yield somebody
+
+    def end_all() -> bool:
+        left = processes_with(str(directory))
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
+
+    wait_for(end_all, "every process to be gone")
+
+
+def test_a_daemon_at_another_socket_is_found_by_its_state_directory(person: Person, directory: Path) -> None:
+    elsewhere = directory / "other" / "sock"
+    said = person.queuectl("--socket", str(elsewhere), "daemon", "start", "--workers", "1").stdout
+    pid = int(said.split("PID ")[1].split(",")[0])
+    assert said == f"Started: PID {pid}, socket {elsewhere}\n"
+    assert person.queuectl("daemon", "start").stdout == f"Already running: PID {pid}, socket {elsewhere}\n"
+    third = directory / "third"
+    again = person.queuectl("--socket", str(third), "daemon", "start")
+    assert again.stdout == f"Already running: PID {pid}, socket {elsewhere}\n"
+    assert person.queuectl("run", "--", "true").returncode == 0
+    refused = person.queuectl("--socket", str(third), "status")
+    assert refused.returncode == 3
+    assert f"the daemon of {person.state_dir} listens on {elsewhere}: `queuectl --socket {elsewhere}" in refused.stderr
+    assert person.queuectl("--socket", str(third), "daemon", "stop").returncode == 3
+    named = ("--state-dir", str(person.state_dir))
+    assert str(pid) in person.queuectl("--socket", str(third), "daemon", "status", *named).stdout
+    assert person.queuectl("daemon", "reload", *named).stdout.startswith(f"Reloaded: PID {pid}")
+    assert person.queuectl("daemon", "stop").stdout == f"Stopped: PID {pid}\n"
+    assert person.queuectl("daemon", "stop", *named).returncode == 3
+
+
+def test_a_daemon_that_does_not_answer_is_stopped_by_its_lock(person: Person) -> None:
+    said = person.queuectl("daemon", "start").stdout
+    pid = int(said.split("PID ")[1].split(",")[0])
+    os.kill(pid, signal.SIGSTOP)  # so that it does not bind its socket again
+    (person.runtime / "queuectl" / "queuectl.sock").unlink()
+    process = os.pidfd_open(pid)
+    with subprocess.Popen(
+        ["queuectl", "daemon", "stop"], env={**person.environment, "XDG_RUNTIME_DIR": str(person.runtime)},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    ) as stopping:  # fmt: skip
+        status = Path(f"/proc/{pid}/status")
+        wait_for(lambda: int(status.read_text().split("ShdPnd:")[1].split()[0], 16) & (1 << 14), "SIGTERM to be sent")
+        os.kill(pid, signal.SIGCONT)
+        output, _ = stopping.communicate(timeout=60)
+    assert output == f"Stopped: PID {pid}\n"
+    assert select.select([process], [], [], 60)[0]
+    os.close(process)
+
+
+def test_who_is_no_daemon_any_more_is_not_stopped(person: Person) -> None:
+    """The PID in the lock's file may be another process's by now."""
+    person.state_dir.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        (person.state_dir / "daemon.lock").write_text(f"{other.pid}\n")
+        assert person.queuectl("daemon", "stop").returncode == 3
+        assert other.poll() is None
+        other.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -218,7 +219,12 @@ def test_a_state_directory_of_somebody_else(directory: Path) -> None:
 
 
 def test_a_state_directory_that_another_daemon_has(daemon: Daemon, directory: Path) -> None:
-    error = start(directory / "state", daemon.state_dir)
+    """It does not answer: where it listens was removed, and it is stopped before it notices."""
+    os.kill(daemon.pid, signal.SIGSTOP)
+    daemon.socket.unlink()
+    (directory / "other").mkdir()
+    error = start(directory / "other", daemon.state_dir)
+    os.kill(daemon.pid, signal.SIGCONT)
     assert f"PID {daemon.pid}" in error.splitlines()[0]
+    assert f"listens on {daemon.socket}" in error.splitlines()[0]
     assert "`queuectl daemon stop` ends it" in error.splitlines()[1]
-    assert daemon.queuectl("status").returncode == 0

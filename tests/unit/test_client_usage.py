@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from queuectl_client.cli import COMMANDS, SECTIONS, cli
-from tests.harness import CHECKOUT
+from tests.harness import CHECKOUT, Daemon
 
 
 @pytest.fixture
@@ -353,14 +353,14 @@ HEAVY = {"rich", "asyncio", "platformdirs", "importlib.metadata", "subprocess", 
 @pytest.mark.parametrize(
     "arguments", [["--version"], ["--help"], ["enqueue", "--", "true"], ["enqueue", '{"command":"a"}']]
 )
-def test_a_command_imports_no_more_than_it_needs(arguments: list[str], nowhere: Path) -> None:
+def test_a_command_imports_no_more_than_it_needs(arguments: list[str], daemon: Daemon) -> None:
     code = "import sys\nfrom queuectl_client.cli import cli\ntry:\n    cli.main(sys.argv[1:])\nfinally:\n"
     code += "    print(*sys.modules, file=sys.stderr)"
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": CHECKOUT},
+        env={**daemon.environment, "QUEUECTL_SOCKET": str(daemon.socket)},
         capture_output=True,
-        check=False,
+        check=True,
         timeout=60,
         text=True,
     )
