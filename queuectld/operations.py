@@ -304,6 +304,7 @@ def settle(
         settings,
         now,
         chance,
+        asked_for=not result.unasked,
     )
     store.end_attempt(
         job.number,

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 import queuectl_protocol
 import queuectld
@@ -622,6 +622,9 @@ class Supervisor:
         worker = handle.record.id
         settings, now, chance, seen = self._settings(), self._clock.now(), random.random(), self._wakes  # noqa: S311
         low = self._disk.is_low()
+        if result.unasked and (self._stopping or handle.hurried):
+            # Whoever ends a session or a machine signals the daemon and its workers at once: a shutdown all the same.
+            result = structs.replace(result, unasked=False)
         if result.outcome is Outcome.INTERRUPTED:
             handle.retiring = True  # also where not this daemon asked for it: a worker that got SIGTERM exits
         wants_more = not (handle.retiring or handle.vanished or self._stopping or low)
@@ -851,7 +854,8 @@ class Supervisor:
             for job, attempt in attempts:
                 record = exit_records.read(self._state_dir, job, attempt)
                 if record is not None:
-                    records[job, attempt] = record
+                    unasked = record.unasked and not self._stopping
+                    records[job, attempt] = structs.replace(record, unasked=unasked)
             settled = await self._committer.submit(operation)
         except ProtocolError as refusal:
             log.error("the end of a worker could not be stored: %s", refusal.message)  # noqa: TRY400 - it says all

@@ -56,7 +56,7 @@ class Outcome(enum.StrEnum):
     TIMEOUT = "timeout"  # ended by its worker after `timeout` seconds
     LOST = "lost"  # its worker vanished or fell silent: "worker lost"
     CANCELLED = "cancelled"  # ended because a person said so
-    INTERRUPTED = "interrupted"  # ended by a shutdown; does not count
+    INTERRUPTED = "interrupted"  # by a shutdown: does not count. With an error: by a signal to its worker; counts
 
 
 class JobSpec(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):

@@ -312,6 +312,8 @@ class AttemptResult(Struct, frozen=True):
     exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
     signal: Annotated[int, Meta(ge=1, le=64)] | None = None
     error: str | None = None
+    unasked: bool = False
+    """With `interrupted`: the command ran, and no daemon asked for its end; the worker got a signal. It counts."""
 
 
 class AttachParams(_Params, frozen=True):

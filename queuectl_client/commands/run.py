@@ -155,7 +155,7 @@ class _Follower:
         made = next((one for one in history if one.number == self._attempt), None)
         if made is None or made.outcome is None:
             return
-        if made.outcome == "interrupted":
+        if made.outcome == "interrupted" and made.error is None:
             remark(f"attempt {made.number} was interrupted by a shutdown; it does not count")
             return
         reason = made.error or (f"exit code {made.exit_code}" if made.exit_code is not None else "")

@@ -85,11 +85,14 @@ class Settlement:
     outcome: Outcome
 
 
-def settle(job: Running, outcome: Outcome, settings: Settings, now: float, chance: float) -> Settlement:
+def settle(
+    job: Running, outcome: Outcome, settings: Settings, now: float, chance: float, *, asked_for: bool = True
+) -> Settlement:
     """Decide what becomes of a job whose attempt has ended.
 
     An attempt that completed before a cancel reached it has completed: its work is done. Any other end of a job that
-    is being cancelled is its cancellation; it is not retried.
+    is being cancelled is its cancellation; it is not retried. An attempt that a daemon had interrupted does not count.
+    One that was interrupted by somebody else does: a job that signals its own worker would run for ever otherwise.
 
     Args:
         job: as it was while the attempt ran.
@@ -97,13 +100,14 @@ def settle(job: Running, outcome: Outcome, settings: Settings, now: float, chanc
         settings: for the backoff.
         now: UNIX seconds.
         chance: random, 0 to 1, for the jitter.
+        asked_for: whether a daemon wanted the interruption, or the command never ran; of use with INTERRUPTED only.
     """
     attempts, run_at = job.attempts, job.run_at
     if outcome is Outcome.COMPLETED:
         event = Event.COMPLETE
     elif job.cancelling or outcome is Outcome.CANCELLED:
         event, outcome = Event.CANCEL, Outcome.CANCELLED
-    elif outcome is Outcome.INTERRUPTED:
+    elif outcome is Outcome.INTERRUPTED and asked_for:
         event, attempts = Event.INTERRUPT, job.attempts - 1
     elif job.attempts < job.max_retries:
         event, run_at = Event.FAIL, now + retry.delay(job.attempts, settings, chance)

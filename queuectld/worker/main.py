@@ -37,7 +37,7 @@ from queuectl_protocol.paths import MAX_SOCKET_PATH
 from queuectld import failpoints
 from queuectld.worker import address, cgroups, containment, exit_records
 from queuectld.worker.log_files import LogFiles
-from queuectld.worker.runner import Attempt, Surroundings, clean_environment
+from queuectld.worker.runner import Attempt, Surroundings, clean_environment, result_of
 
 IDLE_PATIENCE = 30.0
 """Seconds that a worker without a job waits for its daemon to come back: long enough for one that is started again.
@@ -176,11 +176,14 @@ class Worker:
 
     def _start(self, lease: Lease) -> None:
         failpoints.hit("worker.leased")
+        if self._interrupted:
+            # The lease was on its way here when somebody ended this worker: the command does not run, so nothing of
+            # it counts.
+            self._ended(result_of(lease, Outcome.INTERRUPTED))
+            return
         self._attempt = Attempt(lease, self._surroundings, self._kill_grace)
         if self._attempt.delayed_by is not None:
             _say(f"worker {self._id}: job {lease.id} can't be started yet, trying again: {self._attempt.delayed_by}")
-        if self._interrupted:  # it was on its way here already
-            self._attempt.end(Outcome.INTERRUPTED, self._kill_grace)
         self._collect()
 
     def _on_signal(self) -> None:
@@ -191,13 +194,17 @@ class Worker:
         if self._interrupted:
             self._exiting = True
             if self._attempt is not None:
-                self._attempt.end(Outcome.INTERRUPTED, self._kill_grace)
+                self._attempt.end(Outcome.INTERRUPTED, self._kill_grace, unasked=True)
+                self._collect()
 
     def _collect(self) -> None:
         """Tell the outcome, if there is one."""
-        if self._attempt is None or self._attempt.result is None:
-            return
-        self._untold, self._attempt = self._attempt.result, None
+        if self._attempt is not None and self._attempt.result is not None:
+            result, self._attempt = self._attempt.result, None
+            self._ended(result)
+
+    def _ended(self, result: AttemptResult) -> None:
+        self._untold = result
         self._recorded = self._complained = False
         failpoints.hit("worker.ended")
         if self._attached:

@@ -94,6 +94,7 @@ class Attempt:
         self._deadline: float | None = None
         self._phase = _Phase.STARTING
         self._ended_as: Outcome | None = None
+        self._unasked = False
         self._status: int | None = None
         self._pid = 0
         self._log: LimitedLog | None = None
@@ -174,14 +175,20 @@ class Attempt:
             self._group = group
         return self._group.entered(around.own_group)
 
-    def end(self, outcome: Outcome, kill_grace: float) -> None:
-        """End the tree: SIGTERM now, SIGKILL after `kill_grace` seconds; nothing where it is being ended already."""
+    def end(self, outcome: Outcome, kill_grace: float, *, unasked: bool = False) -> None:
+        """End the tree: SIGTERM now, SIGKILL after `kill_grace` seconds; nothing where it is being ended already.
+
+        Args:
+            outcome: what it has, unless its main process has ended before.
+            kill_grace: seconds, 0 or more.
+            unasked: no daemon asked for this.
+        """
         if self.result is not None:
             return
         if self._phase is _Phase.STARTING:
             self._finish(outcome, None, None)
         elif self._status is None and self._ended_as is None:
-            self._ended_as = outcome
+            self._ended_as, self._unasked = outcome, unasked
             self._terminate(kill_grace)
 
     def _terminate(self, kill_grace: float) -> None:
@@ -243,7 +250,7 @@ class Attempt:
         if self._ended_as is Outcome.TIMEOUT:
             self._finish(Outcome.TIMEOUT, code, f"timed out after {self.lease.timeout:g} s", number)
         elif self._ended_as is not None:
-            self._finish(self._ended_as, code, None, number)
+            self._finish(self._ended_as, code, "its worker got a signal to end" if self._unasked else None, number)
         elif code == 0:
             self._finish(Outcome.COMPLETED, 0, None)
         elif number is not None:
@@ -252,23 +259,36 @@ class Attempt:
             self._finish(Outcome.FAILED, code, f"exit code {code}")
 
     def _finish(self, outcome: Outcome, code: int | None, error: str | None, number: int | None = None) -> None:
-        lease = self.lease
         self._deadline = None
         if self._group is not None:
             self._group.remove()
         if self._log is not None:
             self._log.close()
             self._log = None
-        self.result = AttemptResult(
-            job=lease.job,
-            attempt=lease.attempt,
-            token=lease.token,
-            outcome=outcome,
-            ended_at=time.time(),
-            exit_code=code,
-            signal=number,
-            error=error,
-        )
+        self.result = result_of(self.lease, outcome, code, error, number, unasked=self._unasked)
+
+
+def result_of(
+    lease: Lease,
+    outcome: Outcome,
+    code: int | None = None,
+    error: str | None = None,
+    number: int | None = None,
+    *,
+    unasked: bool = False,
+) -> AttemptResult:
+    """How an attempt ended, just now."""
+    return AttemptResult(
+        job=lease.job,
+        attempt=lease.attempt,
+        token=lease.token,
+        outcome=outcome,
+        ended_at=time.time(),
+        exit_code=code,
+        signal=number,
+        error=error,
+        unasked=unasked,
+    )
 
 
 def _signal_name(number: int) -> str:

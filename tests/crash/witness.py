@@ -110,7 +110,7 @@ def check_jobs(daemon: Daemon, witness: Witness, *, lost: int | None = None) -> 
         assert job["state"] in ("completed", "dead", "cancelled"), job
         assert [attempt["number"] for attempt in history] == list(range(1, len(history) + 1)), job
         assert None not in outcomes, job
-        counted = len(history) - outcomes.count("interrupted")
+        counted = sum(attempt["outcome"] != "interrupted" or attempt["error"] is not None for attempt in history)
         assert job["attempts"] == counted <= max(1, job["max_retries"]), job
         # An attempt that was lost may have been lost before its job was spawned; every other one was an execution.
         assert len(history) - outcomes.count("lost") <= witness.count("begin", job["id"]) <= len(history), job

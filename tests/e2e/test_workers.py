@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon, RefusedError, is_running, lines_of, wait_for
+from tests.harness import PATIENCE, Daemon, RefusedError, is_running, lines_of, wait_for
 from tests.jobs import FOREVER, family, pids_in
 
 # --- starting and stopping ------------------------------------------------------------------------------------------
@@ -262,17 +262,42 @@ def test_an_idle_worker_that_is_killed_is_replaced(single: Daemon) -> None:
 
 
 def test_a_worker_that_is_told_to_end_by_sigterm(single: Daemon, directory: Path) -> None:
-    """As a careful person may do with `kill`: the job goes back, once, and another worker runs it."""
+    """As a careful person may do with `kill`: the attempt has ended, and another worker makes the next one."""
     trace = directory / "trace"
-    job_id = single.enqueue(f"echo run >> {trace}; test $QUEUECTL_ATTEMPT = 2 || {FOREVER}", max_retries=1)
+    job_id = single.enqueue(f"echo run >> {trace}; test $QUEUECTL_ATTEMPT = 2 || {FOREVER}", max_retries=2)
     worker = single.worker_of(job_id)
     wait_for(lambda: lines_of(trace), "the job to run")
     os.kill(worker, signal.SIGTERM)
     job = single.wait_state(job_id, "completed", "dead")
     assert [one["outcome"] for one in job["history"]] == ["interrupted", "completed"]
-    assert job["attempts"] == 1
+    assert job["history"][0]["error"] == "its worker got a signal to end"
+    assert job["attempts"] == 2
     assert lines_of(trace) == ["run", "run"]
     assert single.wait_workers(1)[0]["pid"] != worker
+
+
+@pytest.mark.parametrize("number", ["TERM", "KILL"])
+def test_a_job_that_ends_its_worker_has_no_more_attempts_than_others(
+    single: Daemon, directory: Path, number: str
+) -> None:
+    job_id = single.enqueue(f"echo run >> {directory}/trace; kill -{number} $PPID; sleep 100", max_retries=2)
+    job = single.wait_state(job_id, "dead")
+    assert [one["outcome"] for one in job["history"]] == [{"TERM": "interrupted", "KILL": "lost"}[number]] * 2
+    assert (job["attempts"], lines_of(directory / "trace")) == (2, ["run", "run"])
+
+
+def test_a_stop_of_the_daemon_and_its_workers_at_once_costs_no_attempt(single: Daemon) -> None:
+    """As at the end of a session: everybody gets SIGTERM."""
+    job_id = single.enqueue(f"echo begun; {FOREVER}", max_retries=1)
+    pid = single.worker_of(job_id)
+    wait_for(lambda: "begun" in single.output(job_id), "the job to begin")
+    os.kill(single.pid, signal.SIGTERM)
+    wait_for(lambda: single.call("server.info")["stopping"], "the daemon to stop")
+    os.kill(pid, signal.SIGTERM)
+    assert single.process is not None
+    assert single.process.wait(PATIENCE) == 0
+    single.start("--workers", "0")
+    assert (single.job(job_id)["state"], single.job(job_id)["attempts"]) == ("pending", 0)
 
 
 def test_the_daemon_at_rest_uses_no_processor(pool: Daemon) -> None:

@@ -128,6 +128,13 @@ def test_an_interrupted_attempt_does_not_count(attempts: int, max_retries: int) 
     assert found == Settlement(PENDING, attempts - 1, RUN_AT, Outcome.INTERRUPTED)
 
 
+def test_an_interruption_that_nobody_asked_for_counts() -> None:
+    found = settle(running(1, 2), Outcome.INTERRUPTED, DEFAULTS, NOW, 0.0, asked_for=False)
+    assert found == Settlement(FAILED, 1, NOW + 2, Outcome.INTERRUPTED)
+    found = settle(running(2, 2), Outcome.INTERRUPTED, DEFAULTS, NOW, 0.0, asked_for=False)
+    assert found == Settlement(DEAD, 2, RUN_AT, Outcome.INTERRUPTED)
+
+
 @pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.COMPLETED])
 @pytest.mark.parametrize(("attempts", "max_retries"), [(1, 3), (3, 3), (1, 0)])
 def test_any_other_end_under_a_cancel_is_the_cancellation(outcome: Outcome, attempts: int, max_retries: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import signal
 import socket
 import struct
 import subprocess
@@ -76,6 +77,21 @@ def test_an_exit_that_overtakes_the_answer_to_its_attach_costs_no_attempt(
         assert finish["params"]["ended"]["exit_code"] == 7
         answer(wire, finish)
         assert worker.wait(PATIENCE) == 0
+
+
+def test_a_lease_that_meets_a_signal_on_its_way_does_not_run(
+    directory: Path, listener: socket.socket, worker: subprocess.Popen[bytes]
+) -> None:
+    with accept(listener) as wire:
+        attach = wire.receive()
+        worker.send_signal(signal.SIGTERM)
+        caught = Path(f"/proc/{worker.pid}/status")
+        wait_for(lambda: "SigPnd:\t0000000000000000" in caught.read_text(), "the signal to be taken")
+        lease = LEASE | {"command": f"touch {directory}/ran"}
+        answer(wire, attach, heartbeat_interval=60, kill_grace=1, mark="mark", lease=lease)
+        ended = wire.receive()["params"]["ended"]
+        assert (ended["outcome"], ended["unasked"]) == ("interrupted", False)
+        assert not (directory / "ran").exists()
 
 
 def test_a_timeout_longer_than_the_system_can_wait_at_once(

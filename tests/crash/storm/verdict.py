@@ -97,7 +97,8 @@ def _history(job: Mapping[str, Any], submission: Submission, disturbed: frozense
         if earlier["ended_at"] and seconds(later["started_at"]) < seconds(earlier["ended_at"]):
             yield f"attempt {later['number']} was started before attempt {earlier['number']} had ended"
     outcomes = [attempt["outcome"] for attempt in history]
-    counted = [outcome for outcome in outcomes if outcome != "interrupted"]
+    # An interruption with an error was the signal of somebody to the worker, and counts.
+    counted = [attempt for attempt in history if attempt["outcome"] != "interrupted" or attempt["error"]]
     if len(counted) > submission.allowed:
         yield f"{len(counted)} counted attempts, {submission.allowed} are allowed"
     if not submission.retries_sent and job["attempts"] != len(counted):
