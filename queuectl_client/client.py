@@ -296,16 +296,19 @@ class Client:
             if limit is not None:
                 limit -= len(page.jobs)
 
-    def cancel(self, jobs: Sequence[str]) -> Sequence[JobSummary]:
-        """Cancel jobs, all or none; a running one is `processing` until its processes have ended (see `wait`)."""
-        return self._summaries("job.cancel", jobs)
+    def cancel(self, jobs: Sequence[str], *, tolerant: bool = False) -> Sequence[JobSummary]:
+        """Cancel jobs, all or none; a running one is `processing` until its processes have ended (see `wait`).
 
-    def retry(self, jobs: Sequence[str]) -> Sequence[JobSummary]:
-        """Run cancelled or dead jobs again, all or none."""
-        return self._summaries("job.retry", jobs)
+        With `tolerant`, those that have ended or are not there are passed over; then prefixes are not looked for.
+        """
+        return self._summaries("job.cancel", jobs, tolerant=tolerant)
 
-    def _summaries(self, method: str, jobs: Sequence[str]) -> Sequence[JobSummary]:
-        result: JobSummaries = self.call(method, JobIdsParams(ids=[*jobs]))
+    def retry(self, jobs: Sequence[str], *, tolerant: bool = False) -> Sequence[JobSummary]:
+        """Run cancelled or dead jobs again, all or none; `tolerant` is as in `cancel`."""
+        return self._summaries("job.retry", jobs, tolerant=tolerant)
+
+    def _summaries(self, method: str, jobs: Sequence[str], *, tolerant: bool) -> Sequence[JobSummary]:
+        result: JobSummaries = self.call(method, JobIdsParams(ids=[*jobs], tolerant=tolerant))
         return result.jobs
 
     def wait(self, jobs: Sequence[str], *, timeout: float | None = None) -> Sequence[JobSummary]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.ids import Ids
@@ -43,6 +44,28 @@ def find(store: Reader, ref: str) -> JobRecord:
 def find_all(store: Reader, refs: Iterable[str]) -> list[JobRecord]:
     """Each job once, in the order in which they are first named."""
     return list({record.number: record for record in (find(store, ref) for ref in refs)}.values())
+
+
+def _those_there(store: Reader, ids: Iterable[str]) -> list[JobRecord]:
+    """Of these ids, not prefixes, the jobs that are there; each once."""
+    found = [(number, job_id, ref) for ref in ids for number, job_id in store.resolve(ref)]
+    numbers = dict.fromkeys(number for number, job_id, ref in found if job_id == ref)
+    return [record for number in numbers if (record := store.get(number)) is not None]
+
+
+T = TypeVar("T")
+
+
+def _where_allowed(records: Iterable[JobRecord], change: Callable[[JobRecord], T]) -> list[T]:
+    """What `change` gives for each job, without those whose state does not allow it; it says so before it writes."""
+    changed: list[T] = []
+    for record in records:
+        try:
+            changed.append(change(record))
+        except ProtocolError as error:
+            if error.kind != "invalid_state":
+                raise
+    return changed
 
 
 def summary(record: JobRecord) -> JobSummary:
@@ -115,12 +138,20 @@ class Cancelled:
     running: RunningAttempt | None
 
 
-def cancel(store: Store, refs: Sequence[str], now: float) -> list[Cancelled]:
+def cancel(store: Store, refs: Sequence[str], now: float, *, tolerant: bool = False) -> list[Cancelled]:
     """Cancel waiting jobs; mark running ones, so that whatever happens from now on, they are not run again.
+
+    Args:
+        store: the store.
+        refs: ids or prefixes; only ids where it is tolerant.
+        now: UNIX seconds.
+        tolerant: pass over what is not there, and jobs that have ended.
 
     Raises:
         ProtocolError: `not_found`, `conflict`, `invalid_state`; then none is cancelled.
     """
+    if tolerant:
+        return _where_allowed(_those_there(store, refs), lambda record: _cancel(store, record, now))
     return [_cancel(store, record, now) for record in find_all(store, refs)]
 
 
@@ -137,12 +168,14 @@ def _cancel(store: Store, job: JobRecord, now: float) -> Cancelled:
     return Cancelled(_get(store, job.number), running)
 
 
-def retry(store: Store, refs: Sequence[str], now: float) -> list[JobRecord]:
-    """Put ended jobs back to `pending` with no attempts used.
+def retry(store: Store, refs: Sequence[str], now: float, *, tolerant: bool = False) -> list[JobRecord]:
+    """Put ended jobs back to `pending` with no attempts used; `tolerant` is as in `cancel`.
 
     Raises:
         ProtocolError: `not_found`, `conflict`, `invalid_state`; then none is changed.
     """
+    if tolerant:
+        return _where_allowed(_those_there(store, refs), lambda record: _retry(store, record, now))
     return [_retry(store, record, now) for record in find_all(store, refs)]
 
 

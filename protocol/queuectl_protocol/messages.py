@@ -113,6 +113,8 @@ class JobPage(_Result, frozen=True):
 
 class JobIdsParams(_Params, frozen=True):
     ids: JobRefs
+    tolerant: bool = False
+    """Pass over what is not the id of a job (a prefix is none), and jobs whose state does not allow it."""
 
 
 class JobSummary(_Result, frozen=True):
@@ -432,10 +434,14 @@ METHODS: dict[str, Method] = {
     "job.cancel": Method(
         JobIdsParams,
         JobSummaries,
-        "Cancel jobs, all or none. A running one is `processing` until its process tree has ended.",
+        "Cancel jobs, all or none, or with `tolerant` those that can be. A running one is `processing` until its "
+        "process tree has ended.",
     ),
     "job.retry": Method(
-        JobIdsParams, JobSummaries, "Put cancelled or dead jobs back to `pending`, all or none.", repeatable=False
+        JobIdsParams,
+        JobSummaries,
+        "Put cancelled or dead jobs back to `pending`, all or none, or with `tolerant` those that can be.",
+        repeatable=False,
     ),
     "job.wait": Method(JobWaitParams, JobSummaries, "Answers when all the jobs have ended."),
     "job.logs": Method(JobLogsParams, JobLogs, "A piece of an attempt's output, at most 256 KiB."),

@@ -5,15 +5,24 @@ from __future__ import annotations
 import click
 
 from queuectl_client.commands.wait import print_summaries
+from queuectl_client.ids_from import change_jobs, ids_from_option
 from queuectl_client.options import as_json, examples, jobs_argument
 from queuectl_client.session import Session, pass_session
 
 
-@click.command(epilog=examples("queuectl retry job1", "queuectl retry job1 job2"))
-@jobs_argument("dead", "cancelled")
+@click.command(
+    epilog=examples(
+        "queuectl retry job1",
+        "queuectl retry job1 job2",
+        "queuectl list --state cancelled --limit 0 --json | jq -r .id | queuectl retry --ids-from -",
+    )
+)
+@jobs_argument("dead", "cancelled", required=False)
+@ids_from_option
 @as_json
 @pass_session
-def retry(session: Session, *, jobs: tuple[str, ...], as_json: bool) -> None:
+def retry(session: Session, *, jobs: tuple[str, ...], ids_from: str | None, as_json: bool) -> None:
     """Run dead or cancelled jobs again, all or none; their attempts are counted from 0, the old ones stay in `show`."""
     with session.client() as client:
-        print_summaries(client.retry(jobs), as_json=as_json)
+        found = change_jobs(jobs, ids_from, lambda ids, tolerant: client.retry(ids, tolerant=tolerant))
+        print_summaries(found, as_json=as_json)

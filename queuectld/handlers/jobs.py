@@ -95,7 +95,7 @@ async def cancel(context: Context, _peer: Peer, params: JobIdsParams) -> JobSumm
     now = context.clock.now()
 
     def operation(store: Store) -> list[operations.Cancelled]:
-        cancelled = operations.cancel(store, params.ids, now)
+        cancelled = operations.cancel(store, params.ids, now, tolerant=params.tolerant)
         failpoints.hit("cancel.marked")
         return cancelled
 
@@ -112,7 +112,9 @@ async def cancel(context: Context, _peer: Peer, params: JobIdsParams) -> JobSumm
 async def retry(context: Context, _peer: Peer, params: JobIdsParams) -> JobSummaries:
     context.refuse_when_stopping()
     now = context.clock.now()
-    records = await context.committer.submit(lambda store: operations.retry(store, params.ids, now))
+    records = await context.committer.submit(
+        lambda store: operations.retry(store, params.ids, now, tolerant=params.tolerant)
+    )
     for record in records:
         context.watchers.changed(record.number, None)
     context.supervisor.wake()

@@ -427,3 +427,58 @@ def test_waiting_is_ended_by_a_signal_and_the_jobs_go_on(single: Daemon) -> None
         output, remarks = process.communicate(timeout=PATIENCE)
         assert (process.returncode, output, remarks.strip()) == (130, "", "")
     assert single.job("it")["state"] == "pending"
+
+
+# --- many jobs of a queue that goes on ------------------------------------------------------------------------------
+
+
+def test_cancel_of_many_passes_over_what_ended_or_went(single: Daemon, directory: Path) -> None:
+    kill_off(single, "dead", "removed")
+    single.queuectl("dlq", "purge", "removed")
+    single.enqueue("true", id="done")
+    single.wait_state("done", "completed")
+    tree = Tree(directory)
+    single.enqueue(tree.command, id="runs")
+    tree.pids()
+    single.call(
+        "job.enqueue", jobs=[{"command": "true", "id": f"n{number}", "delay": 3600} for number in range(1, 1503)]
+    )
+    single.enqueue("true", id="removed-not", delay=3600)
+    ids = ["dead", "removed", "done", "", "runs", *(f"n{number}" for number in range(1, 1502)), "n1", "no/such"]
+    done = single.queuectl("cancel", "--ids-from", "-", stdin="\n".join(ids))
+    assert len(done.stdout.splitlines()) == 1502
+    assert done.stdout.splitlines()[:2] == ["runs\tcancelled", "n1\tcancelled"]
+    assert done.stderr.startswith("queuectl: 4 jobs were passed over: ")
+    assert tree.is_gone()
+    assert [single.job(job)["state"] for job in ("dead", "done", "n1502", "removed-not")] == [
+        "dead", "completed", "pending", "pending",
+    ], "an id is no prefix there"  # fmt: skip
+
+
+def test_retry_of_many_passes_over_what_can_not_be(single: Daemon, directory: Path) -> None:
+    kill_off(single, "a")
+    single.enqueue("true", id="done")
+    single.wait_state("done", "completed")
+    single.enqueue("true", id="b", delay=3600)
+    single.queuectl("cancel", "b")
+    (directory / "ids").write_text("a\nb\ndone\nnosuch\n")
+    done = single.queuectl("retry", "--ids-from", str(directory / "ids"))
+    assert done.stdout.splitlines() == ["a\tpending", "b\tpending"]
+    assert done.stderr.startswith("queuectl: 2 jobs were passed over: ")
+    assert single.queuectl("retry", "--ids-from", "-", stdin="").stdout == ""
+
+
+def test_a_file_of_ids_that_holds_no_ids_is_wrong_usage(daemon: Daemon, directory: Path) -> None:
+    daemon.enqueue("true", id="a")
+    for words, stdin in (
+        (["--ids-from", "-"], "a\na b\n"),
+        (["--ids-from", "-"], "a" * 200),
+        (["--ids-from", str(directory / "nosuch")], None),
+        (["--ids-from", str(directory)], None),
+        (["--ids-from", "-", "a"], "a\n"),
+        ([], None),
+    ):
+        done = daemon.queuectl("cancel", *words, stdin=stdin, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith("queuectl: ")
+    assert daemon.job("a")["state"] == "pending"
