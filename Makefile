@@ -9,7 +9,7 @@ JOBS ?= 2
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format lint types imports test fuzz torture bench demo build clean
+.PHONY: help setup check format lint types imports test fuzz torture fresh bench demo build clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ fuzz: setup ## Mutated requests against a daemon (for how long: SECONDS=60; repe
 
 torture: setup ## A long kill storm: at least 500 SIGKILLs (repeat one: SEED=n; fewer: KILLS=n)
 	@$(BIN)/python -m tests.crash.storm $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
+
+fresh: setup ## Walk README.md on a bare Debian that is booted for it, as root: SUITE=bookworm, trixie or testing
+	@$(BIN)/python -m tests.fresh $(SUITE)
 
 bench: setup ## Measure us against our peers, write docs/benchmarks.md (QUICK=1: under 3 minutes; BENCH_PEERS="parallel huey")
 	$(INSTALL) '.[bench]'

@@ -177,8 +177,13 @@ def _say_what_is_next(scope: Scope) -> None:
     systemctl = _systemctl(scope)
     action = "restart queuectld.service" if "active" in _in_use(scope) else f"enable --now {' '.join(UNITS)}"
     click.echo(f"Next: {systemctl} daemon-reload && {systemctl} {action}")
+    if action.startswith("enable"):
+        click.echo("Then workers, which are remembered: queuectl worker start --count 2")
     if scope == "user":
-        click.echo("So that it goes on after you log out: loginctl enable-linger")
+        # With sudo, since a user may ask for it himself only where polkit is installed.
+        click.echo('So that it goes on after you log out: sudo loginctl enable-linger "$USER"')
+    else:
+        click.echo(f"Who may use it, from the next login on: usermod --append --groups {SERVICE_USER} NAME")
 
 
 def _systemctl(scope: Scope) -> str:

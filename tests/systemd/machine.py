@@ -121,17 +121,24 @@ def eventually(probe: Callable[[], T], what: str) -> T:
 
 
 class Machine:
-    """A machine with systemd as its PID 1, booted over a throw-away overlay of this one's files."""
+    """A machine with systemd as its PID 1, booted over a throw-away overlay of a root directory.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    Args:
+        directory: for the overlay, on a real file system.
+        root: the root directory; nothing is changed in it.
+        network: with this machine's network, not with `lo` alone.
+    """
+
+    def __init__(self, directory: Path, root: Path = Path("/"), *, network: bool = False) -> None:
+        self.directory = directory
+        environment = {**os.environ, "ROOT": str(root), "NETWORK": "host" if network else "none"}
         self.state = subprocess.run(
-            [BOOT, "up", directory], capture_output=True, text=True, check=True, timeout=60
+            [BOOT, "up", directory], env=environment, capture_output=True, text=True, check=True, timeout=60
         ).stdout.split()[0]
 
     def cut(self) -> None:
         """End all of it at once, as when the power fails: what a failed test left running is not waited for."""
-        subprocess.run([BOOT, "cut", self._directory], capture_output=True, check=True, timeout=60)
+        subprocess.run([BOOT, "cut", self.directory], capture_output=True, check=True, timeout=60)
 
     def run(self, *command: str, status: int | None = 0, user: str = "root") -> str:
         """What the command printed on standard output; as another user, with the environment of a login.
@@ -148,7 +155,7 @@ class Machine:
             argv += ["runuser", "-u", user, "--", "env", "-C", f"/home/{user}", f"HOME=/home/{user}", f"USER={user}"]
             argv += [f"XDG_RUNTIME_DIR=/run/user/{uid}"]
         done = subprocess.run(
-            [BOOT, "run", self._directory, *argv, *command],
+            [BOOT, "run", self.directory, *argv, *command],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

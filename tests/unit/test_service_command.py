@@ -82,6 +82,7 @@ def test_install_without_a_root_says_the_next_command(tmp_path: Path) -> None:
         in result.stdout
     )
     assert "loginctl enable-linger" in result.stdout
+    assert "queuectl worker start" in result.stdout
 
 
 def test_install_finds_the_daemon_beside_the_client_before_that_in_path(

@@ -1,0 +1,158 @@
+"""The walk through README.md: each step types the lines of a section, and looks whether they did what the page says."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from tests.docs.page import agrees
+from tests.fresh import readme
+from tests.fresh.terminal import Terminal
+from tests.systemd.machine import BOOT, Machine
+
+LOOKS = re.compile(r"queuectl (status|list|show|logs|dlq list)\b")
+"""What only looks is asked again until it shows what the page shows: a page needs no time."""
+LOOK_PATIENCE = 20.0
+CHECK_PATIENCE = 5400.0
+SHELLS = ("bash", "zsh", "fish")
+
+
+class Walk:
+    """The user's way, a step a method.
+
+    Args:
+        machine: booted; the user's clone lies in his home.
+        user: who types.
+        log: everything that was shown.
+    """
+
+    def __init__(self, machine: Machine, user: str, log: Path) -> None:
+        self._machine = machine
+        self._user = user
+        self._log = log
+
+    def go(self, *, check: bool) -> None:
+        """
+        Raises:
+            AssertionError: the first thing that is not as the page says.
+        """
+        steps = {
+            "Install": self.install,
+            "Quick start, after the next login": self.quick_start,
+            "Completion": self.completion,
+            "With systemd, for oneself": self.own_service,
+            "With systemd, for the machine": self.service_of_the_machine,
+        }
+        if check:
+            steps["All tests, as an ordinary user, in a home that others can't read"] = self.check
+        for title, step in steps.items():
+            began = time.monotonic()
+            print(f"\n== {title}", flush=True)
+            step()
+            print(f"   ({time.monotonic() - began:.0f} s)", flush=True)
+
+    # --- the steps --------------------------------------------------------------------------------------------------
+
+    def install(self) -> None:
+        with self._login() as terminal:
+            self._do(terminal, "sudo apt-get update --quiet=2")
+            packages = " ".join(readme.prerequisites())
+            self._do(terminal, f"sudo DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 {packages}")
+            self._do(terminal, "cd queuectl")
+            for line in readme.lines("## Install"):
+                self._do(terminal, line)
+            self._do(terminal, "cd")
+            self._do(terminal, "queuectl --version")
+
+    def quick_start(self) -> None:
+        with self._login() as terminal:
+            for example in readme.console("## Quick start"):
+                self._show(terminal, example.command, example.expected)
+            self._do(terminal, "queuectl daemon stop")
+
+    def completion(self) -> None:
+        pass
+
+    def own_service(self) -> None:
+        with self._login() as terminal:
+            for line in readme.lines("## With systemd"):
+                self._do(terminal, line)
+            # Two are remembered from the quick start.
+            self._look(terminal, "queuectl status", r"Workers: 4 active")
+            self._look(terminal, "queuectl run -- pwd", rf"^/home/{self._user}$")
+            self._look(terminal, "queuectl daemon status", r"containment: +cgroup")
+            self._look(terminal, "systemctl --user status --no-pager queuectld", r'Status: "4 workers, 0 jobs running')
+            self._do(terminal, "queuectl enqueue --id over-the-logout -- sleep 5")
+            self._do(terminal, "systemctl --user reload queuectld")
+            self._look(terminal, "queuectl daemon status", r"reloads: +1")
+        with self._login() as terminal:
+            self._look(terminal, "queuectl wait over-the-logout", "completed")
+            self._look(terminal, "queuectl show over-the-logout", "attempts: +1 of")
+            self._do(terminal, "systemctl --user disable --now queuectld.socket queuectld.service")
+            self._do(terminal, "queuectl service uninstall --user")
+            self._do(terminal, "systemctl --user daemon-reload")
+            self._do(terminal, f"sudo loginctl disable-linger {self._user}")
+
+    def service_of_the_machine(self) -> None:
+        with self._login() as terminal:
+            self._do(terminal, "cd queuectl")
+            for line in readme.lines("## With systemd", 1):
+                self._do(terminal, line)
+            self._look(terminal, "queuectl status", "no permission|not permitted|may not", status=3)
+        with self._login() as terminal:
+            for line in readme.lines("## With systemd", 2):
+                self._look(terminal, line, r"^uid=\d+\(queuectl\) gid=\d+\(queuectl\)")
+            self._look(terminal, "queuectl status", "Workers: 2 active")
+            self._look(terminal, "queuectl daemon status", r"containment: +cgroup")
+            self._look(terminal, "systemctl status --no-pager queuectld", r'Status: "2 workers, 0 jobs running')
+            self._do(terminal, "sudo systemctl reload queuectld")
+            self._look(terminal, "queuectl daemon status", r"reloads: +1")
+            journal = "sudo journalctl --no-pager --output=cat --unit=queuectld --priority"
+            self._look(terminal, f"{journal} info", r"^info +ready")
+            self._look(terminal, f"{journal} warning", r"^(?:-- No entries --|)\n?\Z")
+            self._do(terminal, "sudo systemctl disable --now queuectld.socket queuectld.service")
+            self._do(terminal, "sudo /opt/queuectl/bin/queuectl service uninstall")
+
+    def check(self) -> None:
+        with self._login() as terminal:
+            self._do(terminal, "cd queuectl")
+            self._do(terminal, ".ci/run", CHECK_PATIENCE, tail=12)
+
+    # --- what a person does -----------------------------------------------------------------------------------------
+
+    def _login(self) -> Terminal:
+        # `script` for a terminal that the machine itself has made: a shell asks it for its process groups.
+        login = f"su --login {self._user}"
+        return Terminal(
+            [str(BOOT), "run", str(self._machine.directory), "script", "-qec", login, "/dev/null"], self._log
+        )
+
+    def _do(self, terminal: Terminal, line: str, patience: float = 600.0, tail: int = 0) -> str:
+        """Type a line that must succeed; of what it showed, the last `tail` lines are printed."""
+        began = time.monotonic()
+        status, shown = terminal.type(line, patience)
+        print(f"   $ {line}   ({time.monotonic() - began:.1f} s)", flush=True)
+        assert status == 0, f"`{line}` exited {status}:\n{shown}"
+        print("".join(f"     {text}\n" for text in shown.splitlines()[-tail:] if tail), end="", flush=True)
+        return shown
+
+    def _show(self, terminal: Terminal, command: str, expected: str) -> None:
+        """Type an example of the page, which must show what the page shows."""
+        # On a terminal, empty cells are empty.
+        expected = re.sub(r" -(?= |$)", "  ", expected, flags=re.MULTILINE)
+        deadline = time.monotonic() + LOOK_PATIENCE
+        while not agrees(expected, shown := terminal.type(command)[1]):
+            again = LOOKS.match(command) and time.monotonic() < deadline
+            assert again, f"`{command}` shows\n{shown}\nand the page shows\n{expected}"
+        print(f"   $ {command}", flush=True)
+
+    def _look(self, terminal: Terminal, command: str, pattern: str, status: int = 0) -> None:
+        """Type a command until it shows what it must; the daemon may need a moment for it."""
+        deadline = time.monotonic() + LOOK_PATIENCE
+        while True:
+            seen, shown = terminal.type(command)
+            if seen == status and re.search(pattern, shown, re.MULTILINE):
+                break
+            assert time.monotonic() < deadline, f"`{command}` exited {seen}, without {pattern!r}:\n{shown}"
+        print(f"   $ {command}   : {pattern}", flush=True)
