@@ -635,7 +635,7 @@ class Supervisor:
             settled = operations.finish(store, worker, result, settings, now, chance)
             lease = operations.lease(store, worker, settings, now, unreadable) if wants_more else None
             failpoints.hit("finish.settled")
-            return settled, lease, None if lease else store.next_due(now)
+            return settled, lease, store.next_due(now) if wants_more and lease is None else None
 
         failpoints.hit("finish.asked")
         try:

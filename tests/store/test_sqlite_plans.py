@@ -29,7 +29,7 @@ INDEXES = {
     "FIND_PREFIX": "jobs_by_id",
     "GET_DIGEST": "jobs_by_id",
     "FIRST_BELOW_PRIORITY": "jobs_waiting",
-    "FIRST_RUNNABLE_BELOW_PRIORITY": "jobs_waiting",
+    "FIRST_RUNNABLE": "jobs_waiting",
     "FIRST_DUE_LATER": "jobs_waiting",
     "LIST_STATE": "jobs_by_state",
     "LIST_QUEUE": "jobs_by_queue",
@@ -129,6 +129,22 @@ def test_delayed_jobs_each_of_a_priority_of_its_own_are_walked_through_once(sqli
     assert ready is not None
     assert ready.id == "low"
     assert steps.count < 200
+
+
+def test_when_the_next_of_many_priorities_is_due_costs_one_look(sqlite: SqliteStore) -> None:
+    put(sqlite, *(new_job(f"d{i}", priority=i, run_at=NOW + 10 + i) for i in range(3000)))
+    assert sqlite.next_ready(NOW) is None  # the first look walks through all of them
+    with Steps(sqlite) as steps:
+        for late in range(40):
+            assert sqlite.next_due(NOW + 9 + late) == NOW + 10 + late
+            ready = sqlite.next_ready(NOW + 10 + late)
+            assert ready is not None
+            assert ready.id == f"d{late}"
+            sqlite.begin()
+            sqlite.start_attempt(ready.number, 1, "t", "w", NOW + 10 + late)
+            sqlite.commit()
+            assert sqlite.next_ready(NOW + 10 + late) is None
+    assert steps.count < 40 * 1000, "3,000 looks would be 30,000 steps, each time"
 
 
 def test_a_lease_and_its_end_cost_the_same_however_many_jobs_there_are(sqlite: SqliteStore) -> None:

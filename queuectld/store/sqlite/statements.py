@@ -73,11 +73,11 @@ INSERT_JOBS = {count: _INSERT_JOBS.format(rows=", ".join([_NEW_JOB] * count)) fo
 GET_DIGEST = "SELECT digest FROM jobs WHERE id = ?"
 FIND_ENVIRONMENT = "SELECT number FROM environments WHERE digest = ?"
 INSERT_ENVIRONMENT = "INSERT INTO environments (digest, variables) VALUES (?, ?)"
-# The first waiting job of the highest priority below the given one: one seek. The caller goes down the priorities.
+# The highest priority below the given one that has waiting jobs, and when the first of them is due: one seek.
 FIRST_BELOW_PRIORITY = """
-    SELECT priority, run_at, number FROM jobs INDEXED BY jobs_waiting
+    SELECT priority, run_at FROM jobs INDEXED BY jobs_waiting
     WHERE state IN ('pending', 'failed') AND priority < ?
-    ORDER BY priority DESC, run_at, number LIMIT 1
+    ORDER BY priority DESC, run_at LIMIT 1
 """
 FIRST_DUE_LATER = """
     SELECT run_at FROM jobs INDEXED BY jobs_waiting
@@ -91,11 +91,11 @@ _RUNNABLE = """
 GET_RUNNABLE = f"""
     SELECT {_RUNNABLE} FROM jobs AS j LEFT JOIN environments AS e ON e.number = j.environment WHERE j.number = ?
 """
-FIRST_RUNNABLE_BELOW_PRIORITY = f"""
-    SELECT {_RUNNABLE}, j.priority
+FIRST_RUNNABLE = f"""
+    SELECT {_RUNNABLE}
     FROM jobs AS j INDEXED BY jobs_waiting LEFT JOIN environments AS e ON e.number = j.environment
-    WHERE j.state IN ('pending', 'failed') AND j.priority < ?
-    ORDER BY j.priority DESC, j.run_at, j.number LIMIT 1
+    WHERE j.state IN ('pending', 'failed') AND j.priority = ?
+    ORDER BY j.run_at, j.number LIMIT 1
 """
 LEASE_JOB = """
     UPDATE jobs SET state = 'processing', attempts = attempts + 1, last_attempt = ?, updated_at = ?
@@ -110,7 +110,8 @@ SETTLE_JOB = """
     UPDATE jobs SET state = ?, attempts = ?, run_at = ?, exit_code = ?, error = ?, cancelling = 0, updated_at = ?
     WHERE number = ? AND state = 'processing'
 """
-GET_STATE = "SELECT state FROM jobs WHERE number = ?"
+GET_PRIORITY = "SELECT priority FROM jobs WHERE number = ?"
+GET_STATE_AND_PRIORITY = "SELECT state, priority FROM jobs WHERE number = ?"
 UPDATE_JOB = "UPDATE jobs SET state = ?, attempts = ?, run_at = ?, cancelling = ?, updated_at = ? WHERE number = ?"
 NUMBERS_IN_STATE = """
     SELECT number FROM jobs INDEXED BY jobs_by_state WHERE state = ? AND number > ? ORDER BY number LIMIT ?

@@ -15,6 +15,7 @@ from queuectl_protocol.jobs import WAITING, JobState, Outcome
 from queuectld.store.base import Deleted, NewJob, ReadyJob, RunningAttempt, StorageError, StorageFailed, WorkerRecord
 from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.connection import Connection, Row, Values
+from queuectld.store.sqlite.heads import Heads
 from queuectld.store.sqlite.migrations import MIGRATIONS, Migration
 from queuectld.store.sqlite.opening import open_database
 from queuectld.store.sqlite.reading import NO_LIMIT, Reading, SqliteReader
@@ -44,15 +45,9 @@ class _Totals:
         return _Totals(self.counts.copy(), self.last_seen_time)
 
 
-@dataclass(slots=True)
-class _NotYet:
-    """Known from an earlier look: no waiting job of priority `floor` or above has a `run_at` before `until`.
-
-    So a queue full of delayed jobs, each of a priority of its own, is not walked through at every lease.
-    """
-
-    floor: int = NO_LIMIT
-    until: float = float("-inf")
+def _time(run_at: object) -> float:
+    """A job whose time is none is due at once, so that it is found out about."""
+    return run_at if isinstance(run_at, float) else float("-inf")
 
 
 class SqliteStore(Reading):
@@ -64,7 +59,7 @@ class SqliteStore(Reading):
         self._committed = _Totals(super().counts(), last_seen_time)
         self._totals = self._committed.copy()
         self._marked: _Totals | None = None
-        self._not_yet = _NotYet()
+        self._heads = Heads()
         self._failed = False
 
     # the transaction
@@ -88,7 +83,7 @@ class SqliteStore(Reading):
         self._write("ROLLBACK TO part")
         self._write("RELEASE part")
         self._totals, self._marked = self._marked, None
-        self._not_yet = _NotYet()
+        self._heads.rolled_back()
 
     def commit(self) -> None:
         totals = self._totals
@@ -100,11 +95,12 @@ class SqliteStore(Reading):
             self._failed = True
             raise
         self._committed = totals.copy()
+        self._heads.committed()
 
     def rollback(self) -> None:
         # After an error of the storage SQLite may have rolled back by itself, or not.
         self._totals, self._marked = self._committed.copy(), None
-        self._not_yet = _NotYet()
+        self._heads.rolled_back()
         if self._db.in_transaction:
             self._db.run("ROLLBACK")
 
@@ -128,9 +124,9 @@ class SqliteStore(Reading):
         self._totals.counts[after] += 1
         self._totals.last_seen_time = max(self._totals.last_seen_time, now)
 
-    def _noticed(self, state: JobState, run_at: float) -> None:
-        if state in WAITING:
-            self._not_yet.until = min(self._not_yet.until, run_at)
+    def _waits(self, priority: object, run_at: float) -> None:
+        if isinstance(priority, int | float):  # else it is of a broken row that nobody can find
+            self._heads.waits(priority, run_at)
 
     # reads that differ from a reader's
 
@@ -153,10 +149,8 @@ class SqliteStore(Reading):
             raise
         self._totals.counts[JobState.PENDING] += inserted
         self._totals.last_seen_time = max(self._totals.last_seen_time, now)
-        known = self._not_yet
         for job in jobs:
-            if job.priority >= known.floor and job.run_at < known.until:
-                known.until = job.run_at
+            self._heads.waits(job.priority, job.run_at)
         return {} if inserted == len(jobs) else self._contradicted(jobs)
 
     def _insert(self, rows: list[Row]) -> int:
@@ -209,32 +203,46 @@ class SqliteStore(Reading):
         return wrong
 
     def next_ready(self, now: float) -> ReadyJob | None:
-        known = self._not_yet
-        if now >= known.until:
-            known.floor, known.until = NO_LIMIT, float("inf")
-        while (first := self._db.row(sql.FIRST_RUNNABLE_BELOW_PRIORITY, (known.floor,))) is not None:
-            *row, run_at, priority = first
+        heads = self._complete_heads()
+        while (priority := heads.highest_due(now)) is not None:
+            row = self._db.row(sql.FIRST_RUNNABLE, (priority,))
+            if row is None:
+                heads.is_first(priority, None)
+                continue
+            run_at = row[-1]
             if not isinstance(run_at, float) or run_at <= now:  # what is no time is found out about at once
-                return ready_of((*row, run_at))
-            known.floor, known.until = priority, min(known.until, run_at)
+                return ready_of(row)
+            heads.is_first(priority, run_at)
         return None
+
+    def _complete_heads(self) -> Heads:
+        heads = self._heads
+        if not heads.is_complete:
+            heads.is_unsure()  # an open transaction may have taken jobs out that a rollback brings back
+            below = NO_LIMIT
+            while (first := self._db.row(sql.FIRST_BELOW_PRIORITY, (below,))) is not None:
+                below, run_at = first
+                heads.waits(below, _time(run_at))
+            heads.is_complete = True
+        return heads
 
     def runnable(self, number: int) -> ReadyJob | None:
         row = self._db.row(sql.GET_RUNNABLE, (number,))
         return None if row is None else ready_of(row)
 
     def next_due(self, now: float) -> float | None:
-        due: float | None = None
-        below = NO_LIMIT
-        while (first := self._db.row(sql.FIRST_BELOW_PRIORITY, (below,))) is not None:
-            below, run_at, _ = first
-            if run_at <= now:
-                later = self._db.row(sql.FIRST_DUE_LATER, (below, now))
-                if later is None:
-                    continue
-                (run_at,) = later
-            due = run_at if due is None else min(due, run_at)
-        return due
+        heads = self._complete_heads()
+        heads.highest_due(now)
+        # After `next_ready` has found nothing there is no priority with a job that is due.
+        later = [self._db.row(sql.FIRST_DUE_LATER, (priority, now)) for priority in heads.all_due()]
+        due = [run_at for row in later if row is not None and isinstance(run_at := row[0], float)]
+        while (earliest := heads.earliest_later()) is not None:
+            bound, priority = earliest
+            row = self._db.row(sql.FIRST_DUE_LATER, (priority, now))
+            if row is not None and row[0] == bound:
+                return min([bound, *due])
+            heads.is_first(priority, None if row is None else _time(row[0]))  # the first one has left the queue
+        return min(due, default=None)
 
     def start_attempt(self, number: int, attempt: int, token: str, worker: str, now: float) -> None:
         for state in WAITING:
@@ -269,17 +277,21 @@ class SqliteStore(Reading):
         if not settled:
             raise LookupError(f"attempt {attempt} of job number {number} is not running")
         self._count(JobState.PROCESSING, state, now)
-        self._noticed(state, run_at)
+        if state in WAITING:
+            ((priority,),) = self._db.rows(sql.GET_PRIORITY, (number,))
+            self._waits(priority, run_at)
 
     def update(
         self, number: int, *, state: JobState, attempts: int, run_at: float, cancelling: bool, now: float
     ) -> None:
-        before = self._db.row(sql.GET_STATE, (number,))
-        if before is None:
+        found = self._db.row(sql.GET_STATE_AND_PRIORITY, (number,))
+        if found is None:
             raise LookupError(f"there is no job number {number}")
+        before, priority = found
         self._write(sql.UPDATE_JOB, (state.value, attempts, run_at, cancelling, now, number))
-        self._count(JobState(before[0]), state, now)
-        self._noticed(state, run_at)
+        self._count(JobState(before), state, now)
+        if state in WAITING:
+            self._waits(priority, run_at)
 
     def delete(self, numbers: Sequence[int]) -> list[Deleted]:
         deleted: list[Deleted] = []
@@ -321,4 +333,5 @@ class SqliteStore(Reading):
     def shift_waiting(self, seconds: float, now: float) -> None:
         self._write(sql.SHIFT_WAITING, (seconds,))
         self._totals.last_seen_time = now
-        self._not_yet = _NotYet()
+        self._heads = Heads()
+        self._heads.is_unsure()
