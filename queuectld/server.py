@@ -12,6 +12,7 @@ import errno
 import logging
 import socket
 import struct
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,9 @@ ACCEPT_AT_ONCE = 100
 
 QUIESCE_LOOK = 0.05
 """Seconds between two looks whether all answers have been read, while everything else has come to rest."""
+
+READ_PATIENCE = 0.5
+"""Seconds without a byte read after which a peer no longer holds up a re-execution or the end: its answers are lost."""
 
 ACCEPT_PAUSE = 0.2
 """Seconds without taking in connections after the kernel had no room for one."""
@@ -209,7 +213,7 @@ class Server:
         for connection in self.connections:
             connection.stop_reading()
         deadline = self.loop.time() + seconds
-        while any(connection.is_working or (answer_waits and connection.is_asked) for connection in self.connections):
+        while self._are_awaited(answer_waits=answer_waits):
             left = deadline - self.loop.time()
             if left <= 0:
                 break
@@ -220,6 +224,12 @@ class Server:
                     await self.idle.wait()
             except TimeoutError:
                 continue
+
+    def _are_awaited(self, *, answer_waits: bool) -> bool:
+        now = self.loop.time()
+        # All are looked at, each time: the patience with one must not begin when that with another is over.
+        reading = [connection for connection in self.connections if not connection.is_stuck(now)]
+        return any(connection.is_working or (answer_waits and connection.is_asked) for connection in reading)
 
     def close(self) -> None:
         """Take in nobody and drop every connection, what was written to them going out first."""
@@ -251,13 +261,16 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._waiting = waiting
         self._lines = framing.Lines()
-        self._backlog: list[bytes | None] = []
+        self._backlog: deque[bytes | None] = deque()
         self._backlog_size = 0
         self._asked_size = 0
         self._working: dict[Steps | asyncio.Task[None], tuple[str, bytes]] = {}
         self._transport: asyncio.Transport | None = None
         self._descriptor = -1
         self._unread = False
+        self._written = 0
+        self._taken = (-1, 0.0)
+        """Bytes that the kernel had taken, and since when it had taken no more, as far as that was looked at."""
         self._bulk = asyncio.Lock()
         self._reads = asyncio.Event()
         self._reads.set()
@@ -293,7 +306,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self in self._server.connections:  # not refused
-            self._backlog += self._lines.feed(data)
+            lines = self._lines.feed(data)
+            self._backlog += lines
+            self._backlog_size += sum(len(line) for line in lines if line is not None)
             self._work()
             self._server.account(self)
 
@@ -327,7 +342,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         self._server.hangups.forget(self._descriptor)
         self._transport = None
-        self._backlog.clear()
+        self._drop_backlog()
         self._server.leave(self)
         for work in list(self._working):
             if isinstance(work, asyncio.Task):
@@ -340,15 +355,17 @@ class Connection(asyncio.Protocol):
 
     def _work(self) -> None:
         """Begin what may be begun, and say whether more may be read."""
-        backlog = self._backlog
-        taken = 0
-        while taken < len(backlog) and len(self._working) < MAX_PENDING and not self._unread and self._transport:
-            self._on_line(backlog[taken])
-            taken += 1
-        del backlog[:taken]
-        self._backlog_size = _size(backlog) if backlog else 0
+        # Called after each request that ends: what it costs must not depend on how many wait.
+        while self._backlog and len(self._working) < MAX_PENDING and not self._unread and self._transport:
+            line = self._backlog.popleft()
+            self._backlog_size -= len(line or b"")
+            self._on_line(line)
         self._regulate()
         self._close_when_answered()
+
+    def _drop_backlog(self) -> None:
+        self._backlog.clear()
+        self._backlog_size = 0
 
     def _regulate(self) -> None:
         if self._transport is None or self._transport.is_closing() or self._said_all:
@@ -434,6 +451,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._transport.write(line)
+        self._written += len(line)
         unread = self._transport.get_write_buffer_size()
         if unread > ABORT_UNREAD:
             log.warning("dropped a connection that does not read", extra={"pid": self.pid})
@@ -447,8 +465,7 @@ class Connection(asyncio.Protocol):
             return
         log.warning("dropped a connection that holds too much", extra={"pid": self.pid, "bytes": self.held})
         self._lines = framing.Lines()
-        self._backlog.clear()
-        self._backlog_size = 0
+        self._drop_backlog()
         if self._transport.get_write_buffer_size():
             self._transport.abort()  # it does not read, so it could not be told
             return
@@ -482,6 +499,19 @@ class Connection(asyncio.Protocol):
         busy = any(method not in LONG_WAITS for method, _ in self._working.values())
         return busy or self._transport.get_write_buffer_size() > 0
 
+    def is_stuck(self, now: float) -> bool:
+        """Whether answers wait for the peer to read, and it has read nothing for READ_PATIENCE, as far as was looked.
+
+        Args:
+            now: seconds of the loop's clock.
+        """
+        unread = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        taken, since = self._taken
+        if not unread or self._written - unread != taken:
+            self._taken = (self._written - unread, now)
+            return False
+        return now - since >= READ_PATIENCE
+
     @property
     def is_asked(self) -> bool:
         """Whether any answer is due."""
@@ -502,7 +532,7 @@ class Connection(asyncio.Protocol):
             line for work, (_, line) in self._working.items() if not (isinstance(work, asyncio.Task) and work.done())
         ]
         lines += [line for line in self._backlog if line is not None]
-        self._backlog.clear()
+        self._drop_backlog()
         waiting = b"".join(line + b"\n" for line in lines) + self._lines.rest
         return self._transport.get_extra_info("socket").fileno(), waiting
 
@@ -517,10 +547,6 @@ def _fault(error: Exception, method: str) -> ProtocolError:
         return ProtocolError("busy", "the daemon has no open file left", "try again, or raise its limit of open files")
     log.error("a request failed", extra={"method": method}, exc_info=error)
     return ProtocolError("internal_error", "the daemon has a fault; see its log")
-
-
-def _size(lines: list[bytes | None]) -> int:
-    return sum(len(line) for line in lines if line is not None)
 
 
 def check_handlers(handlers: Collection[str]) -> None:
