@@ -1,7 +1,8 @@
 """The worker process: attach to the daemon, run one attempt at a time, tell how it ended, outlive the daemon meanwhile.
 
 One loop waits for three things: a message from the daemon, a child's death, a deadline. Nothing here is polled, but for
-the daemon's return while it is away.
+the daemon's return while it is away. Nothing here waits for the daemon either: it may be stopped, or hang, and the
+job's timeout is to be kept all the same.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class Worker:
         self._poll.register(self._wake, select.POLLIN)
         self._connection: socket.socket | None = None
         self._lines = framing.Lines(framing.MAX_TOLD)
+        self._unsent = bytearray()
+        """What the connection could not take yet: an attach and an outcome at most, and the rest of a heartbeat."""
         self._calls: dict[int, str] = {}
         self._next_call = 1
         self._attached = self._was_attached = self._nobody_listens = False
@@ -134,13 +137,16 @@ class Worker:
     def _wait(self) -> None:
         deadline = min(self._deadlines(), default=None)
         timeout = None if deadline is None else min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT) * 1000
-        for descriptor, _events in self._poll.poll(timeout):
+        for descriptor, events in self._poll.poll(timeout):
             if descriptor == self._wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
                 self._on_signal()
             elif self._connection is not None:
-                self._on_input()
+                if events & select.POLLOUT:
+                    self._flush()
+                if events & ~select.POLLOUT and self._is_connected():
+                    self._on_input()
 
     def _deadlines(self) -> list[float]:
         found = [self._next_heartbeat] if self._attached else []
@@ -170,7 +176,8 @@ class Worker:
             self._record()
         if self._attached and now >= self._next_heartbeat:
             self._next_heartbeat = now + self._heartbeat_interval
-            self._send(framing.encode_request("worker.heartbeat", NoParams()))
+            if not self._unsent:  # a daemon that does not read gets no more of them
+                self._send(framing.encode_request("worker.heartbeat", NoParams()))
 
     # --- the attempt --------------------------------------------------------------------------------------------
 
@@ -253,6 +260,7 @@ class Worker:
             self._retry_later()
             return
         self._poll.register(self._connection, select.POLLIN)
+        self._unsent.clear()
         self._next_look = time.monotonic() + ADDRESS_PAUSE
         self._lines = framing.Lines(framing.MAX_TOLD)
         self._calls.clear()
@@ -294,10 +302,24 @@ class Worker:
     def _send(self, line: bytes) -> None:
         if self._connection is None:
             return
+        was_full = bool(self._unsent)
+        self._unsent += line
+        if not was_full:
+            self._flush()
+            if self._unsent and self._connection is not None:
+                self._poll.modify(self._connection, select.POLLIN | select.POLLOUT)
+
+    def _flush(self) -> None:
+        assert self._connection is not None  # noqa: S101 - only called with one
         try:
-            self._connection.sendall(line)
+            del self._unsent[: self._connection.send(self._unsent)]
+        except BlockingIOError:
+            return
         except OSError:
             self._disconnect()
+            return
+        if not self._unsent:
+            self._poll.modify(self._connection, select.POLLIN)
 
     def _on_input(self) -> None:
         assert self._connection is not None  # noqa: S101 - only called with one
@@ -421,7 +443,12 @@ def _child_death_descriptor() -> int:
 
 
 def _connect(path: Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    """
+    Raises:
+        BlockingIOError: so many wait there already that one more would have to wait for the daemon.
+        OSError: nobody listens there.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
             connection.connect(os.fsencode(path))
@@ -438,9 +465,12 @@ def _connect(path: Path) -> socket.socket:
 
 
 def _say(text: str) -> None:
-    """One line to the daemon's log; whoever read it may be gone."""
+    """One line to the daemon's log, unless whoever reads it is gone or does not read."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{text}\n".encode())
+        ready = select.poll()
+        ready.register(2, select.POLLOUT)
+        if ready.poll(0):
+            os.write(2, f"{text}\n".encode()[: select.PIPE_BUF])  # a pipe that is ready takes so many bytes
 
 
 def _reset_signals() -> None:

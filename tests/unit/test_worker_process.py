@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import signal
@@ -61,6 +62,25 @@ def tell(wire: Wire, method: str, **params: Any) -> None:
 def unread(wire: Wire) -> int:
     """Bytes that the other end has not read, or a bit more than that; unix(7), SIOCOUTQ."""
     return int(struct.unpack("i", fcntl.ioctl(wire.connection, termios.TIOCOUTQ, b"\0" * 4))[0])
+
+
+def come(wire: Wire) -> int:
+    """Bytes that have come and are not read; unix(7), SIOCINQ."""
+    return int(struct.unpack("i", fcntl.ioctl(wire.connection, termios.FIONREAD, b"\0" * 4))[0])
+
+
+def room_for(line: bytes) -> int:
+    """How many such lines a connection takes while nobody reads."""
+    one, other = socket.socketpair()
+    with one, other:
+        one.setblocking(False)
+        count = 0
+        try:
+            while one.send(line) == len(line):
+                count += 1
+        except BlockingIOError:
+            pass
+        return count
 
 
 def test_an_exit_that_overtakes_the_answer_to_its_attach_costs_no_attempt(
@@ -166,3 +186,59 @@ def test_a_refusal_by_whatever_daemon_ends_nothing(
             answer(wire, attach, heartbeat_interval=60, kill_grace=1, mark="mark")
             wait_for(lambda: not record.exists(), "the record to be removed")
             return
+
+
+def test_a_worker_does_not_wait_for_a_daemon_that_does_not_read(
+    directory: Path, listener: socket.socket, worker: subprocess.Popen[bytes]
+) -> None:
+    """As one that is stopped. Found: heartbeats filled the connection, and a timeout of 50 s came after 75 s."""
+    gate = directory / "gate"
+    lease = {**LEASE, "command": f"while [ ! -e {gate} ]; do sleep 0.02; done; sleep 1000", "timeout": 0.1}
+    with accept(listener) as wire:
+        attach = wire.receive()
+        answer(wire, attach, heartbeat_interval=0.001, kill_grace=1, mark="mark")
+        beat = wire.receive()
+        assert beat["method"] == "worker.heartbeat"
+        line = json.dumps(beat, separators=(",", ":")).encode() + b"\n"
+        full = room_for(line) * len(line)
+        wait_for(lambda: come(wire) >= full * 0.9, "the connection to be full")
+        gate.touch()
+        tell(wire, "attempt.start", lease=lease)
+        record = directory / "exits" / "1.1.json"
+        wait_for(record.exists, "the exit record")
+        assert json.loads(record.read_text())["outcome"] == "timeout"
+        while (message := wire.receive())["method"] == "worker.heartbeat":
+            pass
+        assert (message["method"], message["params"]["ended"]["outcome"]) == ("worker.finish", "timeout")
+        answer(wire, message)
+        wait_for(lambda: not record.exists(), "the record to be removed")
+
+
+def test_a_worker_does_not_wait_where_too_many_wait_already(
+    directory: Path, listener: socket.socket, worker: subprocess.Popen[bytes]
+) -> None:
+    gate = directory / "gate"
+    lease = {**LEASE, "command": f"while [ ! -e {gate} ]; do sleep 0.02; done; exit 7"}
+    clients: list[socket.socket] = []
+    with accept(listener) as wire:
+        answer(wire, wire.receive(), heartbeat_interval=60, kill_grace=1, mark="mark", lease=lease)
+        wait_for(lambda: list((directory / "logs").rglob("*")), "the job to be started")
+        listener.listen(0)
+        while len(clients) < 1000:
+            clients.append(socket.socket(socket.AF_UNIX))
+            clients[-1].setblocking(False)
+            try:
+                clients[-1].connect(listener.getsockname())
+            except BlockingIOError:
+                break
+    gate.touch()
+    wait_for((directory / "exits" / "1.1.json").exists, "the exit record")
+    listener.listen(100)
+    for client in clients:
+        client.close()
+    attach: dict[str, Any] = {}
+    while not attach:
+        with accept(listener) as wire, contextlib.suppress(ConnectionResetError):
+            attach = wire.receive()
+            answer(wire, attach, heartbeat_interval=60, kill_grace=1, mark="mark")
+    assert attach["params"]["ended"]["exit_code"] == 7
