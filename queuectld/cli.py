@@ -16,7 +16,7 @@ from queuectl_protocol.version import __version__
 from queuectld import daemon, journal
 from queuectld.startup import StartError
 from queuectld.store.base import StorageError
-from queuectld.worker import cgroups
+from queuectld.worker import cgroups, start
 
 _KEYS = ("state_dir", "socket", "workers", "log_level", "log_format", "socket_group", "cgroup")
 
@@ -123,6 +123,8 @@ def command(
 
 def main() -> NoReturn:
     """Exit status: 0 stopped as asked; 1 can't start, or the storage failed; 2 wrong usage."""
+    start.open_standard_descriptors()
+    start.unblock_signals(but=daemon.HELD_BACK)
     try:
         command.main(prog_name="queuectld")
     except StartError as error:

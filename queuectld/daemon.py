@@ -302,7 +302,7 @@ class _Daemon:
         """From here on a signal waits for the successor's handlers: by default it would end the process, or be lost."""
         # Blocking holds for this thread only, so it must be the last one.
         await asyncio.get_running_loop().shutdown_default_executor()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         for _ in range(3):  # the loop reads what came before this, queues the handler, runs it
             await asyncio.sleep(0)
         if self._skip.is_set():
@@ -364,7 +364,7 @@ class _Daemon:
             loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         # Held back since before the exec, if there was one.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 
     def _on_stop(self) -> None:
         if self._ending is not None and not self._ending.done():
@@ -419,7 +419,8 @@ class _Daemon:
         os.execv(sys.executable, _own_command())  # noqa: S606 - that is the point
 
 
-_HELD_BACK = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+HELD_BACK = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+"""Blocked from before a re-execution until there are handlers for them."""
 
 
 def _own_command() -> list[str]:
@@ -508,4 +509,4 @@ def _log_ready(about: About, address: Path) -> None:
     )
 
 
-__all__ = ["Options", "StartError", "run"]
+__all__ = ["HELD_BACK", "Options", "StartError", "run"]

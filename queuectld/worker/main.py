@@ -36,7 +36,7 @@ from queuectl_protocol.messages import (
 )
 from queuectl_protocol.paths import MAX_SOCKET_PATH
 from queuectld import failpoints
-from queuectld.worker import address, cgroups, containment, exit_records
+from queuectld.worker import address, cgroups, containment, exit_records, start
 from queuectld.worker.log_files import LogFiles
 from queuectld.worker.runner import Attempt, Surroundings, clean_environment, result_of
 
@@ -478,7 +478,7 @@ def _reset_signals() -> None:
     for number in signal.valid_signals():
         if signal.getsignal(number) is signal.SIG_IGN and number not in _IGNORED_BY_PYTHON:
             signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    start.unblock_signals()
 
 
 _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
@@ -490,6 +490,7 @@ def main() -> NoReturn:
 
     A daemon before 0.2 under which the program was exchanged gives no MARK.
     """
+    start.open_standard_descriptors()
     _reset_signals()
     worker_id, socket_path, state_dir, groups, mark = (*sys.argv[1:6], "")[:5]
     containment.become_subreaper()

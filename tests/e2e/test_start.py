@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -437,3 +438,42 @@ def test_a_name_that_is_no_text_is_refused(make_daemon: Callable[..., Daemon], f
     name = os.fsdecode(os.fsencode(daemon.directory) + b"/caf\xe9")
     assert "is not UTF-8: " in refusal(daemon, flag, name)
     assert not Path(name).exists()
+
+
+# --- what whoever starts it may have left ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_started_with_standard_descriptors_closed(
+    make_daemon: Callable[..., Daemon], directory: Path, closed: str
+) -> None:
+    """Found: the worker's lock became descriptor 2, its job did not inherit it, and attempts overlapped."""
+    daemon = make_daemon("--workers", "1")
+    daemon.launcher = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh"]
+    daemon.start()
+    job = daemon.enqueue(f"echo $$ > {directory}/new; mv {directory}/new {directory}/pid; sleep 1000")
+    wait_for((directory / "pid").exists, "the job to run")
+    worker, pid = daemon.worker_of(job), int((directory / "pid").read_text())
+    locks = str(daemon.state_dir / "workers")
+    for process in (daemon.pid, worker):
+        for number in range(3):
+            assert "/state/" not in str(Path(f"/proc/{process}/fd/{number}").readlink())
+    assert [entry for entry in Path(f"/proc/{pid}/fd").iterdir() if str(entry.readlink()).startswith(locks)]
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_for(lambda: daemon.call("server.info")["generation"] == 1, "the reload")
+    daemon.call("worker.stop", now=True)
+    assert daemon.stop() == 0
+
+
+def test_started_with_every_signal_blocked(make_daemon: Callable[..., Daemon]) -> None:
+    block = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); "
+    daemon = make_daemon("--workers", "1")
+    daemon.launcher = [sys.executable, "-c", block + "os.execv(sys.argv[1], sys.argv[1:])"]
+    daemon.start()
+    (worker,) = daemon.wait_workers(1)
+    os.kill(worker["pid"], signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{worker['pid']}").exists(), "the dead worker to be collected")
+    daemon.wait_state(daemon.enqueue("true"), "completed")
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_for(lambda: daemon.call("server.info")["generation"] == 1, "the reload")
+    assert daemon.stop() == 0
