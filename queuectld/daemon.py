@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from queuectl_protocol import paths
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.version import __version__
@@ -171,7 +173,7 @@ class _Daemon:
         self._broken: asyncio.Future[None]
         self._skip = asyncio.Event()
         self._status = StatusLine()
-        self._connections: list[tuple[int, bytes]] = []
+        self._connections: list[handover.Passed] = []
         self._checking = False
 
     async def serve(self) -> Ending:
@@ -242,8 +244,8 @@ class _Daemon:
             )
         await supervisor.recover(workers, running, min(desired, about.most_workers))
         failpoints.hit("recovery.recovered")
-        for descriptor, waiting in self._inherited.connections if self._inherited else []:
-            await server.adopt(socket.socket(fileno=descriptor), waiting)
+        for passed in self._inherited.connections if self._inherited else []:
+            await server.adopt(socket.socket(fileno=passed.descriptor), passed.waiting, too_long=passed.too_long)
         server.listen(self._listening.listener)
         failpoints.hit("recovery.listening")
         supervisor.wake()
@@ -442,15 +444,14 @@ def _fault_of_successor() -> str:
     return (done.stderr.strip() or "it says nothing").splitlines()[-1]
 
 
-def _handed_over(server: Server) -> list[tuple[int, bytes]]:
+def _handed_over(server: Server) -> list[handover.Passed]:
     """Descriptors of their own, since asyncio closes those of its transports."""
     found = []
     for connection in list(server.connections):
         given = connection.hand_over()
         if given is not None:
-            descriptor, waiting = given
             with contextlib.suppress(OSError):
-                found.append((os.dup(descriptor), waiting))
+                found.append(msgspec.structs.replace(given, descriptor=os.dup(given.descriptor)))
     return found
 
 

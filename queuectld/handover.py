@@ -16,6 +16,16 @@ from queuectld import failpoints
 VARIABLE = "QUEUECTLD_HANDOVER"
 
 
+class Passed(msgspec.Struct, frozen=True, array_like=True):
+    """A client's connection."""
+
+    descriptor: int
+    waiting: bytes
+    """What was read from it and is not answered."""
+    too_long: bool = False
+    """The line that comes after that is too long: it was refused, and the rest of it is to be dropped."""
+
+
 class Handover(msgspec.Struct, frozen=True):
     """Descriptor numbers, and what the successor can't find out by itself."""
 
@@ -29,8 +39,7 @@ class Handover(msgspec.Struct, frozen=True):
     """Before the first start set its own."""
     socket_identity: tuple[int, int] | None
     """Device and inode of a socket file that is ours to remove; None for systemd's."""
-    connections: list[tuple[int, bytes]]
-    """Descriptor, and what was read from it and is not answered."""
+    connections: list[Passed]
     home: str = ""
     """Where the daemon was asked to listen, and `address`: where it listens. "": an older daemon did not say."""
     address: str = ""
@@ -44,7 +53,7 @@ def pass_on(handover: Handover, environ: MutableMapping[str, str]) -> None:
     memory = os.memfd_create("queuectld-handover", 0)
     with os.fdopen(os.dup(memory), "wb") as file:
         file.write(content)
-    for descriptor in (memory, handover.lock, handover.listener, *(number for number, _ in handover.connections)):
+    for descriptor in (memory, *_descriptors(handover)):
         os.set_inheritable(descriptor, True)
     environ[VARIABLE] = str(memory)
 
@@ -59,8 +68,12 @@ def take_over(environ: MutableMapping[str, str]) -> Handover | None:
     size = os.fstat(memory).st_size
     handover = msgspec.json.decode(os.pread(memory, size, 0), type=Handover)
     os.close(memory)
-    for descriptor in (handover.lock, handover.listener, *(number for number, _ in handover.connections)):
+    for descriptor in _descriptors(handover):
         # One that its peer has closed is still a descriptor; one that is gone can only be a fault, and is passed over.
         with contextlib.suppress(OSError):
             os.set_inheritable(descriptor, False)
     return handover
+
+
+def _descriptors(handover: Handover) -> list[int]:
+    return [handover.lock, handover.listener, *(connection.descriptor for connection in handover.connections)]

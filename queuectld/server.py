@@ -22,6 +22,7 @@ from msgspec import UNSET, Struct
 from queuectl_protocol import framing
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.messages import METHODS
+from queuectld.handover import Passed
 from queuectld.hangups import Hangups
 from queuectld.steps import Steps
 
@@ -166,10 +167,10 @@ class Server:
             self.loop.remove_reader(self._listener)
             self._listener = None
 
-    async def adopt(self, peer: socket.socket, waiting: bytes) -> None:
-        """Serve a connection, new or from before a re-execution; `waiting` was read from it and not answered."""
+    async def adopt(self, peer: socket.socket, waiting: bytes, *, too_long: bool = False) -> None:
+        """Serve a connection, new or from before a re-execution: see `handover.Passed`."""
         peer.setblocking(False)
-        await self.loop.connect_accepted_socket(lambda: Connection(self, waiting), peer)
+        await self.loop.connect_accepted_socket(lambda: Connection(self, waiting, too_long=too_long), peer)
 
     @property
     def is_full(self) -> bool:
@@ -251,7 +252,7 @@ def credentials(peer: socket.socket) -> Credentials:
 class Connection(asyncio.Protocol):
     """One peer: a client or a worker."""
 
-    def __init__(self, server: Server, waiting: bytes = b"") -> None:
+    def __init__(self, server: Server, waiting: bytes = b"", *, too_long: bool = False) -> None:
         self.pid = 0
         self.uid = -1
         self.worker: str | None = None
@@ -260,6 +261,7 @@ class Connection(asyncio.Protocol):
         """Bytes held, when they were last counted."""
         self._server = server
         self._waiting = waiting
+        self._too_long = too_long
         self._lines = framing.Lines()
         self._backlog: deque[bytes | None] = deque()
         self._backlog_size = 0
@@ -303,6 +305,8 @@ class Connection(asyncio.Protocol):
         self._server.connections.add(self)
         if self._waiting:
             self.data_received(self._waiting)
+        if self._too_long:
+            self._lines.drop_line()
 
     def data_received(self, data: bytes) -> None:
         if self in self._server.connections:  # not refused
@@ -517,7 +521,7 @@ class Connection(asyncio.Protocol):
         """Whether any answer is due."""
         return bool(self._working)
 
-    def hand_over(self) -> tuple[int, bytes] | None:
+    def hand_over(self) -> Passed | None:
         """The descriptor, and what a successor has to read first: requests not answered, then what was read of others.
 
         None for a worker (it attaches again) and for a peer that has not read its answers. No answer comes after it.
@@ -525,6 +529,9 @@ class Connection(asyncio.Protocol):
         for work in self._working:
             if isinstance(work, asyncio.Task):
                 work.cancel()  # what it waits for may happen before the exec: its answer is the successor's to give
+        for line in self._backlog:
+            if line is None:
+                self._on_line(line)  # the refusal of one that was too long: of the line itself nothing is left
         if self._transport is None or self.worker is not None or self._transport.is_closing() or self.is_working:
             return None
         # A task that has just answered is taken off the list only later: asked again, it would be answered twice.
@@ -534,7 +541,8 @@ class Connection(asyncio.Protocol):
         lines += [line for line in self._backlog if line is not None]
         self._drop_backlog()
         waiting = b"".join(line + b"\n" for line in lines) + self._lines.rest
-        return self._transport.get_extra_info("socket").fileno(), waiting
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        return Passed(descriptor, waiting, self._lines.drops)
 
 
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}

@@ -71,6 +71,15 @@ class Lines:
         else:
             self._rest += piece
 
+    def drop_line(self) -> None:
+        """The line that comes now is too long, and whoever sent it was told already."""
+        self._dropping = True
+
+    @property
+    def drops(self) -> bool:
+        """Whether the line that comes now is too long."""
+        return self._dropping
+
     @property
     def rest(self) -> bytes:
         """The beginning of a line that is not complete yet."""

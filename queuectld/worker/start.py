@@ -1,4 +1,7 @@
-"""What daemon and worker do first of all, before they open, spawn or start anything: their starter may have left anything."""
+"""What daemon and worker do first of all, before they open, spawn or start anything.
+
+Whoever started them may have left any descriptor closed and any signal blocked.
+"""
 
 from __future__ import annotations
 

@@ -222,6 +222,21 @@ def test_connections_go_on_after_it(single: Daemon, directory: Path) -> None:
             assert closed.receive()["result"]["jobs"][0]["state"] == "completed"
 
 
+def test_the_rest_of_a_line_that_was_too_long_is_never_a_request(daemon: Daemon) -> None:
+    job = b'{"command":"true","id":"never"}'
+    request = b'{"jsonrpc":"2.0","id":"rest","method":"job.enqueue","params":{"jobs":[' + job + b"]}}"
+        b'{"jsonrpc":"2.0","id":"rest","method":"job.enqueue","params":{"jobs":[{"command":"true","id":"never"}]}}'
+    )
+    with daemon.wire() as wire:
+        wire.send_raw(b"x" * (2 * 1024 * 1024))
+        assert wire.receive()["error"]["data"]["kind"] == "too_large"
+        reexecute(daemon)
+        reexecute(daemon)
+        wire.send_raw(request + b"\n")
+        assert wire.call("server.info")["generation"] == 2
+        assert wire.call("status.get")["counts"]["pending"] == 0
+
+
 def test_who_waits_is_answered_once_however_often_it_reexecutes(pool: Daemon) -> None:
     """What is waited for happens at every moment of it: a waiting request is its successor's, or was answered."""
     stop, faults = threading.Event(), list[object]()

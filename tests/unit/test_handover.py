@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from queuectld import handover
-from queuectld.handover import Handover
+from queuectld.handover import Handover, Passed
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def given(descriptors: list[int], waiting: bytes = b"") -> Handover:
     lock, listener, first, second, _ = descriptors
     return Handover(
         lock=lock, listener=listener, generation=3, started_at=1_700_000_000.25, descriptors=1024, umask=0o022,
-        socket_identity=(7, 8), connections=[(first, waiting), (second, b"")], unclean=True,
+        socket_identity=(7, 8), connections=[Passed(first, waiting), Passed(second, b"", too_long=True)], unclean=True,
     )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def test_a_connection_whose_peer_has_left_is_taken_over_all_the_same(descriptors
         environment: dict[str, str] = {}
         passed = Handover(
             lock=descriptors[0], listener=descriptors[1], generation=1, started_at=0.0, descriptors=256, umask=0,
-            socket_identity=None, connections=[(ours.fileno(), b"")],
+            socket_identity=None, connections=[Passed(ours.fileno(), b"")],
         )  # fmt: skip
         handover.pass_on(passed, environment)
         assert handover.take_over(environment) == passed
@@ -76,3 +76,16 @@ def test_a_connection_that_is_gone_does_not_stop_the_successor(descriptors: list
         assert handover.take_over(environment) == passed
     finally:
         assert os.open("/", os.O_RDONLY) == gone
+
+
+def test_an_older_daemon_passes_less(descriptors: list[int]) -> None:
+    """Version 0.1.0, word for word."""
+    lock, listener, first, *_ = descriptors
+    memory = os.memfd_create("test")
+    os.write(memory, (
+        f'{{"lock":{lock},"listener":{listener},"generation":1,"started_at":1.5,"descriptors":1024,"umask":18,'
+        f'"socket_identity":[7,8],"connections":[[{first},"YQ=="]],"unclean":false}}'
+    ).encode())  # fmt: skip
+    taken = handover.take_over({handover.VARIABLE: str(memory)})
+    assert taken is not None
+    assert (taken.connections, taken.home, taken.address) == ([Passed(first, b"a")], "", "")

@@ -40,7 +40,7 @@ def test_what_waits_is_asked_again() -> None:
         connection, peer = await _waiting(asyncio.Event())
         handed = connection.hand_over()
         assert handed is not None
-        assert handed[1] == WAIT
+        assert handed.waiting == WAIT
         connection.close()
         peer.close()
         await asyncio.sleep(0)
@@ -64,7 +64,7 @@ def test_what_was_answered_at_this_very_moment_is_not_asked_again() -> None:
         assert b'"jobs":[]' in answer
         handed = connection.hand_over()
         assert handed is not None
-        assert handed[1] == b""
+        assert handed.waiting == b""
         connection.close()
         peer.close()
         await asyncio.sleep(0)
