@@ -22,7 +22,7 @@ import msgspec
 from queuectl_protocol import paths
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.version import __version__
-from queuectld import failpoints, handover, sdnotify, startup
+from queuectld import failpoints, handover, sdnotify, setback, startup
 from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.context import About, Context
@@ -50,9 +50,6 @@ QUIESCE = 5.0
 
 STOP_MARGIN = 60.0
 """Seconds that a stop may take beyond what the settings allow: for proofs of death, the last answers, the disk."""
-
-CLOCK_SLACK = 1.0
-"""Seconds that the wall clock may be behind what the store has seen, before it counts as set back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +179,7 @@ class _Daemon:
         clock, watchers, disk = Clock(), Watchers(), DiskSpace(self._options.state_dir)
         disk.keep_reserve()
         committer = Committer(self._store, self._storage_failed, disk.give_up_reserve, self._status.committed)
-        _mend_clock(self._store, clock)
+        setback.at_start(self._store, clock)
         settings = with_overrides(self._store.settings())
         desired = self._store.desired_workers()
         workers, running, counts = self._store.workers(), self._store.running(), self._store.counts()
@@ -253,6 +250,7 @@ class _Daemon:
             asyncio.ensure_future(_watchdog(context, self._status)),
             asyncio.ensure_future(self._status.run(context)),
             asyncio.ensure_future(retention.run()),
+            asyncio.ensure_future(setback.follow(clock, committer, supervisor.wake)),
             asyncio.ensure_future(self._listening.keep(server.listen_instead)),
         ]
         if self._unclean:
@@ -469,21 +467,6 @@ def _detached(supervisor: Supervisor) -> Callable[[Connection], None]:
 
 def _is_worker(supervisor: Supervisor) -> Callable[[int], bool]:
     return lambda pid: any(worker.pid == pid for worker in supervisor.workers())
-
-
-def _mend_clock(store: Store, clock: Clock) -> None:
-    """If the wall clock was set back since the last change, move what waits along: no delay may grow by the jump."""
-    ahead = store.last_seen_time() - clock.now()
-    if ahead > CLOCK_SLACK:
-        log.warning("the clock was set back; waiting jobs are moved along", extra={"seconds": round(ahead, 3)})
-        while True:
-            try:
-                store.begin()
-                break
-            except StorageBusy as error:  # without this nothing may start: a delay would grow by the jump
-                log.warning("waiting: %s", error)
-        store.shift_waiting(-ahead, clock.now())
-        store.commit()
 
 
 async def _watchdog(context: Context, line: StatusLine) -> None:

@@ -1,4 +1,4 @@
-"""A wall clock that was set back or forward while no daemon ran."""
+"""A wall clock that was set back or forward while no daemon ran, or while one did."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.harness import Daemon, seconds
+from tests.harness import Daemon, seconds, wait_for
 
 YEAR = 365 * 86_400
 
@@ -58,3 +58,50 @@ def test_a_running_job_is_neither_lost_nor_run_again(make_daemon: Callable[..., 
     assert seconds(first["ended_at"]) >= seconds(first["started_at"]), "it does not end before it began"
     # Its retry is due in two seconds of the clock as it is now.
     assert daemon.wait_state(job_id, "dead")["attempts"] == 2
+
+
+WALL = """
+import os, time
+real, file = time.time, os.environ["TEST_WALL_CLOCK"]
+def shifted():
+    with open(file) as shift:
+        return real() + float(shift.read())
+time.time = shifted
+"""
+"""A wall clock for one daemon, that a test can set by writing seconds into a file. Its workers have the real one."""
+
+
+def set_clock(daemon: Daemon, seconds: float) -> None:
+    new = daemon.directory / "wall.new"
+    new.write_text(str(seconds))
+    new.rename(daemon.directory / "wall")
+
+
+def test_a_clock_that_was_set_back_under_a_running_daemon(make_daemon: Callable[..., Daemon]) -> None:
+    """It comes back to the wall clock; what is due stays due, and no delay grows by the hour."""
+    daemon = make_daemon("--workers", "1")
+    (daemon.directory / "sitecustomize.py").write_text(WALL)
+    daemon.environment["PYTHONPATH"] += f":{daemon.directory}"
+    daemon.environment["TEST_WALL_CLOCK"] = str(daemon.directory / "wall")
+    set_clock(daemon, 3600)
+    daemon.start()
+    daemon.wait_workers(1)
+    gate = daemon.directory / "gate"
+    running = daemon.enqueue(f"until [ -e {gate} ]; do sleep 0.02; done")
+    daemon.wait_state(running, "processing")
+    ready, soon = daemon.enqueue("true"), daemon.enqueue("true", delay=0.5)
+    late = daemon.enqueue("true", delay=7200)
+    assert seconds(daemon.job(ready)["created_at"]) > time.time() + 3000
+    set_clock(daemon, 0)
+
+    def now() -> bool:
+        return seconds(daemon.job(daemon.enqueue("true", delay=86_400))["created_at"]) < time.time() + 60
+
+    wait_for(now, "the daemon's clock to come back to the wall clock")
+    assert 7000 < seconds(daemon.job(late)["run_at"]) - time.time() <= 7200
+    gate.touch()
+    for job_id in (running, ready, soon):
+        daemon.wait_state(job_id, "completed")
+    assert daemon.job(late)["state"] == "pending"
+    assert "clock was set back" in daemon.log.read_text()
+    assert daemon.stop() == 0

@@ -84,6 +84,18 @@ def test_whatever_happens_it_never_goes_back_nor_slower_than_time(steps: list[tu
         last = now
 
 
+def test_set_back_it_is_ahead_until_it_is_set_back_too() -> None:
+    machine = Machine()
+    clock = machine.clock()
+    machine.wall -= 3600
+    assert clock.ahead() == 3600
+    clock.set_back(3600)
+    assert clock.now() == machine.wall
+    assert clock.ahead() == 0
+    clock.set_back(3600)
+    assert clock.now() == machine.wall, "never before the wall clock"
+
+
 def test_the_real_clocks() -> None:
     before = time.time()
     assert before <= Clock().now() + 1e-3

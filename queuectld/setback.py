@@ -1,0 +1,73 @@
+"""When the wall clock was set back: the daemon's clock and all jobs that wait go back together (see clock.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from queuectl_protocol.errors import ProtocolError
+from queuectld.clock import Clock
+from queuectld.committer import Committer
+from queuectld.store.base import StorageBusy, Store
+
+log = logging.getLogger("queuectld")
+
+SLACK = 1.0
+"""Seconds that the wall clock may be behind before it counts as set back."""
+
+LOOK = 5.0
+"""Seconds between two looks at the wall clock."""
+
+
+def at_start(store: Store, clock: Clock) -> None:
+    """Move what waits, if the wall clock is behind the last change: that was set back while no daemon ran."""
+    ahead = store.last_seen_time() - clock.now()
+    if ahead <= SLACK:
+        return
+    while True:
+        try:
+            store.begin()
+            break
+        except StorageBusy as error:  # without this nothing may start: a delay would grow by the jump
+            log.warning("waiting: %s", error)
+    store.shift_waiting(-ahead, clock.now())
+    store.commit()
+    _say(ahead)
+
+
+async def follow(clock: Clock, committer: Committer, moved: Callable[[], None]) -> None:
+    """Look at the wall clock for ever; cancelled at the end.
+
+    Args:
+        clock: comes back to the wall clock.
+        committer: where jobs are moved.
+        moved: called when they have been.
+    """
+    while True:
+        await asyncio.sleep(LOOK)
+        if await come_back(clock, committer):
+            moved()
+
+
+async def come_back(clock: Clock, committer: Committer) -> bool:
+    """Whether the clock was ahead of the wall clock, and has come back to it with all that waits."""
+    ahead = clock.ahead()
+    if ahead <= SLACK:
+        return False
+    # At the moment of the submission: all operations that are submitted later have times of the clock that was set
+    # back, and run after the jobs were moved; all that were submitted before have the times that are moved.
+    clock.set_back(ahead)
+    now = clock.now()
+    try:
+        await committer.submit(lambda store: store.shift_waiting(-ahead, now))
+    except ProtocolError as refusal:  # a full disk: the jobs stay where they were, and so must the clock
+        clock.set_back(-ahead)
+        log.warning("the clock was set back; waiting jobs can't be moved along yet: %s", refusal.message)
+        return False
+    _say(ahead)
+    return True
+
+
+def _say(seconds: float) -> None:
+    log.warning("the clock was set back; waiting jobs are moved along", extra={"seconds": round(seconds, 3)})
