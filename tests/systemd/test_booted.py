@@ -286,6 +286,15 @@ def test_reload_keeps_the_process_and_the_jobs(service: Service) -> None:
     service.assert_ran_once("during", job)
 
 
+def test_reload_finds_the_daemon_at_another_socket(service: Service) -> None:
+    service.drop_in("queuectld.socket", "[Socket]\nListenStream=\nListenStream=/run/elsewhere/sock\n")
+    service.systemctl("restart", "queuectld.socket")
+    service.systemctl("start", "queuectld.service")
+    service.systemctl("reload", "queuectld.service")
+    status = service.queuectl("--socket", "/run/elsewhere/sock", "daemon", "status", "--json")
+    assert json.loads(status)["generation"] == 1
+
+
 def test_jobs_survive_a_killed_daemon_and_what_they_keep_in_tmp_too(service: Service) -> None:
     service.queuectl("worker", "start", "--count", "2")
     job, daemon = service.start_job("survivor"), service.pid()
