@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from hypothesis import settings
 
 from tests.harness import Daemon, running_daemon
+
+# A shell starts what is to run in the background with SIGINT ignored, and every program that a test starts would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine that is busy for a moment is no fault of what is tested.
 settings.register_profile("suite", deadline=None)

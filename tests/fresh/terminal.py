@@ -36,6 +36,8 @@ class Terminal:
         self._shown = ""
         self._pid, self._descriptor = pty.fork()
         if self._pid == 0:
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE):  # as a login has them
+                signal.signal(number, signal.SIG_DFL)
             os.execvp(argv[0], list(argv))
         fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, _SIZE)
         self.until(r"[$#%>] $")
