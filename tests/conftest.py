@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from tests.harness import Daemon, running_daemon
 
-# A shell starts what is to run in the background with SIGINT ignored, and every program that a test starts would inherit it.
+# A shell starts what is to run in the background with SIGINT ignored, and what a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine that is busy for a moment is no fault of what is tested.
