@@ -54,7 +54,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "daemon": Entry("daemon", "daemon", "Start, stop and reload a daemon without systemd."),
         "backup": Entry("backup", "backup", "Copy the queue to a file, while it works."),
         "service": Entry("service", "service", "Install queuectld as a systemd service."),
-        "completion": Entry("completion", "completion", "Print the script that completes commands in a shell."),
+        "completion": Entry("completion", "completion", "Let your shell complete commands."),
     },
 }
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
@@ -127,6 +127,10 @@ class LazyGroup(click.Group):
         """As click's, but that errors are one sentence with a hint, and exit statuses those of the contract."""
 
         def run() -> Any:
+            if os.environ.get("_QUEUECTL_COMPLETE", "").endswith("_line"):
+                from queuectl_client import completion_scripts  # noqa: PLC0415 - only to complete
+
+                return completion_scripts.answer(self)
             return super(LazyGroup, self).main(args, prog_name or "queuectl", complete_var, False, **extra)
 
         if not standalone_mode:

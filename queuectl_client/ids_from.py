@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from queuectl_client.options import FileName
 from queuectl_client.render.remarks import remark
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def ids_from_option(command: F) -> F:
     option = click.option(
         "--ids-from",
         metavar="FILE",
-        type=click.Path(allow_dash=True),
+        type=FileName(),
         help="The ids, one a line, from FILE or `-`. Jobs that ended or went meanwhile are passed over.",
     )
     return option(command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -90,6 +90,30 @@ class JobRef(_FromDaemon):
                 yield job.id, f"{job.state} {visible(command_of(job))[:60]}"
 
 
+class QueueName(_FromDaemon):
+    """The name of a queue; any will do."""
+
+    name = "name"
+
+    def items(self, client: Client) -> Iterable[tuple[str, str]]:
+        return [(name, "") for name in dict.fromkeys(job.queue for job in client.list(limit=COMPLETED_JOBS))]
+
+
+class FileName(_ToText):
+    """The name of a file or a directory, which the shell completes. Whether it is there is not looked at."""
+
+    name = "file"
+
+    def __init__(self, kind: Literal["file", "dir"] = "file") -> None:
+        self._kind = kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only to complete
+
+        del ctx, param
+        return [CompletionItem(incomplete, type=self._kind)]
+
+
 class SettingKey(_FromDaemon):
     """The name of a setting."""
 
@@ -120,7 +144,9 @@ def job_options(command: F) -> F:
     """The options that all ways to enqueue share."""
     for option in reversed((
         click.option("--id", "id", metavar="ID", help="The job's id; a random one if none is given."),
-        click.option("--queue", metavar="NAME", help="The queue; `default` if none is given."),
+        click.option(
+            "--queue", type=QueueName(), metavar="NAME", help="The queue; `default` if none is given."
+        ),
         click.option("--priority", type=int, metavar="N", help="Higher runs first; 0 if none is given."),
         click.option("--max-retries", type=int, metavar="N", help="Executions in all, the first included."),
         click.option("--timeout", type=Duration(), metavar="TIME", help="End an attempt after this: 90, 90s, 5m, 2h."),
@@ -135,7 +161,9 @@ def command_options(command: F) -> F:
     """The options of jobs that are given as a command line."""
     for option in reversed((
         click.option("-c", "--command", metavar="COMMAND", help="Run COMMAND by `/bin/sh -c`."),
-        click.option("--cwd", metavar="DIR", help="Run it in DIR; the current directory if none is given."),
+        click.option(
+            "--cwd", type=FileName("dir"), metavar="DIR", help="Run it in DIR; the current directory if none is given."
+        ),
         click.option("--env", multiple=True, metavar="K=V", help="Set a variable; may be given several times."),
         click.option("--clean-env", is_flag=True, help="Do not hand on this environment, only what --env sets."),
     )):  # fmt: skip

@@ -1,24 +1,48 @@
-"""`queuectl completion`: what a shell needs to complete commands, options, job ids, settings and workers."""
+"""`queuectl completion`: what a shell needs to complete commands, options, file names, ids, queues and settings."""
 
 from __future__ import annotations
 
-import click
-from click.shell_completion import get_completion_class
+import os
+from pathlib import Path
 
+import click
+
+from queuectl_client.completion_scripts import SCRIPTS, Shell
 from queuectl_client.options import examples
 
 
-@click.command(
-    epilog=examples(
-        'eval "$(queuectl completion bash)"    # in ~/.bashrc',
-        'eval "$(queuectl completion zsh)"     # in ~/.zshrc',
-        "queuectl completion fish > ~/.config/fish/completions/queuectl.fish",
-    )
-)
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.group()
+def completion() -> None:
+    """Let your shell complete queuectl's commands: options, file names, jobs, queues, settings."""
+
+
+@completion.command(epilog=examples("queuectl completion install", "queuectl completion install zsh"))
+@click.argument("shell", type=click.Choice([*SCRIPTS]), required=False)
 @click.pass_context
-def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that completes commands in SHELL."""
-    kind = get_completion_class(shell)
-    assert kind is not None  # noqa: S101 - the choices are click's own
-    click.echo(kind(ctx.find_root().command, {}, "queuectl", "_QUEUECTL_COMPLETE").source())
+def install(ctx: click.Context, shell: Shell | None) -> None:
+    """Put the completion where SHELL finds it at login; without SHELL, for your login shell. It can be done again."""
+    from queuectl_client import completion_files  # noqa: PLC0415 - `--help` need not pay for it
+
+    if shell is None:
+        name = Path(os.environ.get("SHELL", "")).name
+        shell = next((one for one in SCRIPTS if one == name), None)
+    if shell is None:
+        raise click.UsageError(f"say for which shell: {', '.join(SCRIPTS)}", ctx)
+    for sentence in completion_files.install(shell, os.environ):
+        click.echo(sentence)
+    click.echo(f"Each {shell} that is started from now on completes queuectl's commands.")
+
+
+def _printing(shell: Shell, use: str) -> click.Command:
+    @click.command(
+        shell, short_help=f"Print the script for {shell}.", epilog=examples(use), help=f"Print the script for {shell}."
+    )
+    def script() -> None:
+        click.echo(SCRIPTS[shell], nl=False)
+
+    return script
+
+
+completion.add_command(_printing("bash", 'eval "$(queuectl completion bash)"'))
+completion.add_command(_printing("zsh", 'eval "$(queuectl completion zsh)"'))
+completion.add_command(_printing("fish", "queuectl completion fish | source"))

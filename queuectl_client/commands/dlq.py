@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl_client.commands.list import show_jobs
-from queuectl_client.options import as_json, examples, jobs_argument
+from queuectl_client.options import QueueName, as_json, examples, jobs_argument
 from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def dlq() -> None:
 
 
 @dlq.command("list", epilog=examples("queuectl dlq list", "queuectl dlq list --queue mail --json"))
-@click.option("--queue", metavar="NAME", help="Only this queue.")
+@click.option("--queue", type=QueueName(), metavar="NAME", help="Only this queue.")
 @click.option("--limit", type=click.IntRange(min=0), default=50, show_default=True, help="At most so many; 0 is all.")
 @as_json
 @pass_session

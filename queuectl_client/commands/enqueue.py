@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl_client.commandline import PROGRAM, CommandLine, ProgramCommand, missing_dashes
-from queuectl_client.options import as_json, command_options, examples, job_options
+from queuectl_client.options import FileName, as_json, command_options, examples, job_options
 from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 )
 @click.argument("words", metavar="[JSON | -- PROG ARG...]", nargs=-1)
 @command_options
-@click.option("--file", "file", metavar="FILE", help="Bulk: one JSON object a line; `-` is standard input.")
+@click.option(
+    "--file", "file", type=FileName(), metavar="FILE", help="Bulk: one JSON object a line; `-` is standard input."
+)
 @job_options
 @as_json
 @pass_session

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.options import STATES, as_json, examples
+from queuectl_client.options import STATES, QueueName, as_json, examples
 from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PAGE = 200
     ),
 )
 @click.option("--state", type=click.Choice([*STATES, "all"]), default="pending", show_default=True, help="Which jobs.")
-@click.option("--queue", metavar="NAME", help="Only this queue.")
+@click.option("--queue", type=QueueName(), metavar="NAME", help="Only this queue.")
 @click.option("--limit", type=click.IntRange(min=0), default=50, show_default=True, help="At most so many; 0 is all.")
 @as_json
 @pass_session

@@ -363,15 +363,14 @@ def complete(daemon: Daemon, line: str) -> list[str]:
 
 
 def _offered(daemon: Daemon, line: str) -> list[str]:
-    words = line.split(" ")
-    environment = {"_QUEUECTL_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    environment = {"_QUEUECTL_COMPLETE": "bash_line", "QUEUECTL_LINE": line}
     done = subprocess.run(
         ["queuectl"],
         env={**shell_environment(daemon.directory, daemon), **environment},
         capture_output=True, text=True, check=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.stderr == ""
-    return [entry.partition(",")[2] for entry in done.stdout.splitlines()]
+    return [entry.split("\t")[1] for entry in done.stdout.splitlines()]
 
 
 def test_ids_states_and_names_are_completed_from_the_daemon(single: Daemon) -> None:
@@ -386,6 +385,8 @@ def test_ids_states_and_names_are_completed_from_the_daemon(single: Daemon) -> N
     assert complete(single, "queuectl dlq retry ") == ["dead-one"]
     assert complete(single, "queuectl list --state ") == [*STATES, "all"]
     assert complete(single, "queuectl list --state c") == ["completed", "cancelled"]
+    assert complete(single, "queuectl list --queue ") == complete(single, "queuectl enqueue --queue d") == ["default"]
+    assert complete(single, "queuectl enqueue --queue=de") == ["default"]
     assert complete(single, "queuectl config set back") == ["backoff_base", "backoff_max", "backoff_jitter"]
     assert complete(single, "queuectl worker stop ") == [worker["id"]]
     assert complete(single, "queuectl dlq ") == ["list", "purge", "retry"]
@@ -415,7 +416,7 @@ def test_control_c_while_a_daemon_does_not_answer_completes_nothing_and_says_not
         environment = {
             **shell_environment(directory),
             "QUEUECTL_SOCKET": str(directory / "sock"),
-            "_QUEUECTL_COMPLETE": "bash_complete", "COMP_WORDS": "queuectl show a", "COMP_CWORD": "2",
+            "_QUEUECTL_COMPLETE": "bash_line", "QUEUECTL_LINE": "queuectl show a",
         }  # fmt: skip
         with subprocess.Popen(
             ["queuectl"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -426,20 +427,6 @@ def test_control_c_while_a_daemon_does_not_answer_completes_nothing_and_says_not
                 process.send_signal(signal.SIGINT)
                 assert process.communicate(timeout=PATIENCE) == ("", "")
         assert process.returncode == 130
-
-
-def test_bash_completes_with_the_script(daemon: Daemon) -> None:
-    daemon.enqueue("true", id="an-id")
-    script = (
-        'eval "$(queuectl completion bash)"; complete -p queuectl; COMP_WORDS=(queuectl show an); COMP_CWORD=2; '
-        'until [[ ${COMPREPLY[@]} ]]; do _queuectl_completion queuectl; done; echo "${COMPREPLY[@]}"'
-    )
-    done = subprocess.run(
-        ["bash", "--noprofile", "--norc", "-c", script],
-        env=shell_environment(daemon.directory, daemon), capture_output=True, text=True, check=True, timeout=PATIENCE,
-    )  # fmt: skip
-    assert done.stdout.splitlines() == ["complete -o nosort -F _queuectl_completion queuectl", "an-id"]
-    assert done.stderr == ""
 
 
 # --- nobody, or somebody else, at the socket ------------------------------------------------------------------------

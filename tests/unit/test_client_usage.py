@@ -65,7 +65,7 @@ def test_all_commands_of_the_contract_are_there() -> None:
         *("dlq list", "dlq retry", "dlq purge", "config list", "config get", "config set", "config unset"),
         *("worker start", "worker stop", "worker list"),
         *("daemon start", "daemon stop", "daemon status", "daemon reload"),
-        *("service install", "service uninstall", "completion"),
+        *("service install", "service uninstall", "completion install"),
     }
 
 
@@ -161,7 +161,7 @@ USAGE: list[tuple[list[str], str]] = [
     (["worker", "start", "--count", "0"], "--count"),
     (["worker", "start", "--count", "many"], "--count"),
     (["daemon", "start", "--log-level", "loud"], "--log-level"),
-    (["completion", "tcsh"], "'bash'"),
+    (["completion", "install", "tcsh"], "'bash'"),
 ]
 
 
@@ -242,20 +242,19 @@ def test_a_deep_socket_path_is_no_problem_but_a_long_name_is(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("words", ["queuectl show ", "queuectl config get ", "queuectl worker stop "])
 def test_completion_without_a_daemon_is_silent(words: str, nowhere: Path) -> None:
-    count = len(words.split())
-    env = {"_QUEUECTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    env = {"_QUEUECTL_COMPLETE": "bash_line", "QUEUECTL_LINE": words}
     result = CliRunner().invoke(cli, [], prog_name="queuectl", env=env)
     assert result.exit_code == 0
     assert not result.output.strip()
 
 
 def test_commands_complete_without_being_imported(nowhere: Path) -> None:
-    env = {"_QUEUECTL_COMPLETE": "bash_complete", "COMP_WORDS": "queuectl ", "COMP_CWORD": "1"}
+    env = {"_QUEUECTL_COMPLETE": "bash_line", "QUEUECTL_LINE": "A=1 queuectl "}
     result = CliRunner().invoke(cli, [], prog_name="queuectl", env=env)
-    assert result.output.split() == [f"plain,{name}" for name in COMMANDS]
+    assert [line.split("\t")[:2] for line in result.output.splitlines()] == [["plain", name] for name in COMMANDS]
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell: str) -> None:
     result = queuectl("completion", shell)
     assert result.exit_code == 0
