@@ -274,8 +274,8 @@ class Supervisor:
         for record in gone:
             failpoints.hit("recovery.settling")
             if record.boot_id == self._boot_id:
-                # Nobody holds its lock here. Should its PID be alive all the same, it is of another queue, whose
-                # database this one is a copy of: not ours to end.
+                # Should its PID be alive all the same, it is of another queue, whose database this one is a copy of:
+                # not ours to end.
                 nobody = WorkerRecord(record.id, record.boot_id, 0, 0, record.started_at)
                 handle = Handle(nobody, -1, 0.0, running=_running(by_worker.get(record.id)))
                 self._handles[record.id] = handle
@@ -300,14 +300,14 @@ class Supervisor:
                     regular_files.remove(lock)
 
     def _adopt(self, record: WorkerRecord, attempt: RunningAttempt | None) -> bool:
-        if record.boot_id != self._boot_id or containment.lock_is_free(self._lock_of(record.id)):
+        if record.boot_id != self._boot_id or record.pid <= 0:
             return False
         try:
             pidfd = os.pidfd_open(record.pid)
         except ProcessLookupError:
             return False
         # Looked at after the pidfd was taken, so that it is this very process that the pidfd stands for.
-        if not containment.is_alive(record.pid, record.start_ticks):
+        if not (containment.is_alive(record.pid, record.start_ticks) and self._is_ours(record)):
             os.close(pidfd)
             return False
         handle = Handle(record, pidfd, time.monotonic(), running=_running(attempt), was_attached=True)
@@ -315,6 +315,19 @@ class Supervisor:
         self._handles[record.id] = handle
         self._watch(handle)
         return True
+
+    def _is_ours(self, record: WorkerRecord) -> bool:
+        """Whether a living process is this queue's worker, not that of a queue whose database this one is a copy of.
+
+        A job can let go of the worker's lock (`flock -u`) or remove it; what the worker was started with stays. The
+        directory may have another name since; the lock in it is the same.
+        """
+        if containment.is_worker(record.pid, record.id, self._state_dir):
+            return True
+        try:
+            return not containment.lock_is_free(self._lock_of(record.id))
+        except OSError:
+            return False
 
     async def stop(self, skip: asyncio.Event) -> None:
         """Stop all workers: after their attempts, or after `shutdown_timeout`, or when `skip` is set."""

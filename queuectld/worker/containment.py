@@ -146,6 +146,17 @@ def is_alive(pid: int, start_ticks: int) -> bool:
     return entry is not None and entry.start_ticks == start_ticks and entry.state not in "ZX"
 
 
+def is_worker(pid: int, worker: str, state_dir: Path) -> bool:
+    """Whether a process was started as that worker of that state directory: by its command line."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        after = words.index(b"queuectld.worker") + 1
+        found, _socket, directory = words[after : after + 3]
+        return found == worker.encode() and os.path.samefile(directory, state_dir)
+    except (OSError, ValueError):
+        return False
+
+
 def descendants(roots: Collection[int], table: dict[int, Process]) -> set[int]:
     """Everyone below `roots`, the roots themselves not included; zombies included."""
     children: dict[int, list[int]] = {}
@@ -330,6 +341,22 @@ def _carries(pid: int, marker: bytes, lock: tuple[int, int] | None) -> bool:
     except OSError as error:
         raise ProcessLookupError from error
     return False
+
+
+def carriers(mark: str, lock: tuple[int, int]) -> list[int]:
+    """All processes but this one that carry an attempt's marker or have the file of its lock open, as far as is seen.
+
+    Args:
+        mark: the value of MARKER.
+        lock: device and inode.
+    """
+    marker = f"{MARKER}={mark}".encode()
+    found = []
+    for pid in _newest_first():
+        with contextlib.suppress(ProcessLookupError):
+            if pid != os.getpid() and pid > 1 and _carries(pid, marker, lock):
+                found.append(pid)
+    return found
 
 
 def _newest_first() -> list[int]:

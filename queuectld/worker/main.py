@@ -37,6 +37,7 @@ from queuectl_protocol.messages import (
 from queuectl_protocol.paths import MAX_SOCKET_PATH
 from queuectld import failpoints
 from queuectld.worker import address, cgroups, containment, exit_records, start
+from queuectld.worker.attempt_lock import AttemptLock
 from queuectld.worker.log_files import LogFiles
 from queuectld.worker.runner import Attempt, Surroundings, clean_environment, result_of
 
@@ -75,6 +76,7 @@ class Worker:
             queue_mark=containment.queue_mark(state_dir),
             logs=LogFiles(state_dir),
             lock=containment.take_lock(state_dir / "workers" / f"{worker_id}.lock"),
+            attempt_lock=AttemptLock(state_dir / "workers" / f"{worker_id}.attempt.lock"),
             devnull=os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC),
             base=clean_environment(),
             groups=groups,

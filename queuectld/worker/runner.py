@@ -15,6 +15,7 @@ from queuectl_protocol.jobs import Outcome
 from queuectl_protocol.messages import AttemptResult, Lease
 from queuectld import failpoints
 from queuectld.worker import cgroups, containment
+from queuectld.worker.attempt_lock import AttemptLock
 from queuectld.worker.limited_log import LimitedLog
 from queuectld.worker.log_files import LogFiles
 from queuectld.worker.spawning import NOT_EXECUTABLE, NotStarted, spawn
@@ -30,6 +31,13 @@ _START_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 _REKILL_INTERVAL = 0.05
 """Seconds between two looks at a tree that got SIGKILL and still has processes."""
+
+_OUTSIDER_LOOK = 0.05
+_OUTSIDER_KILL = 1.0
+"""Seconds between two looks whether processes that left the tree are gone, and between two searches for them.
+
+No signal tells of their end, and to find them takes a look at all processes.
+"""
 
 
 def clean_environment() -> dict[str, str]:
@@ -56,6 +64,7 @@ class Surroundings(NamedTuple):
         queue_mark: what their markers end with.
         logs: opens their logs.
         lock: the descriptor of the worker's lock, inheritable: its jobs hold it too.
+        attempt_lock: what its jobs hold and it does not.
         devnull: what jobs read.
         base: the small clean environment.
         groups: where attempts get cgroups of their own, or None.
@@ -65,6 +74,7 @@ class Surroundings(NamedTuple):
     queue_mark: str
     logs: LogFiles
     lock: int
+    attempt_lock: AttemptLock
     devnull: int
     base: dict[str, str]
     groups: Path | None
@@ -95,6 +105,8 @@ class Attempt:
         self._phase = _Phase.STARTING
         self._ended_as: Outcome | None = None
         self._unasked = False
+        self._has_outsiders = False
+        self._next_look: float | None = None
         self._status: int | None = None
         self._pid = 0
         self._log: LimitedLog | None = None
@@ -110,9 +122,7 @@ class Attempt:
         if self.result is not None:
             return 0.0
         look = self._log.next_look if self._log is not None else None
-        if look is None or self._deadline is None:
-            return look if self._deadline is None else self._deadline
-        return min(look, self._deadline)
+        return min((when for when in (look, self._deadline, self._next_look) if when is not None), default=None)
 
     def _start(self) -> None:
         try:
@@ -143,6 +153,10 @@ class Attempt:
         argv = ["/bin/sh", "-c", lease.command] if lease.command is not None else lease.argv
         assert argv is not None  # noqa: S101 - a lease carries one of the two
         try:
+            around.attempt_lock.prepare()
+        except OSError as error:
+            raise NotStarted(NOT_EXECUTABLE, "can't open its lock", error) from error
+        try:
             log = around.logs.open(lease.job, lease.attempt)
         except OSError as error:
             raise NotStarted(NOT_EXECUTABLE, f"can't open its log {error.filename}", error) from error
@@ -156,6 +170,7 @@ class Attempt:
         except BaseException:
             os.close(log)
             raise
+        around.attempt_lock.let_go()
         failpoints.hit("worker.spawned")
         if lease.log_max_bytes:
             self._log = LimitedLog(log, lease.log_max_bytes, time.monotonic())
@@ -217,8 +232,10 @@ class Attempt:
         # moved out of the group is still a child. Only both together are the proof.
         alone = self._reap() and (self._group is None or self._group.is_empty())
         if self._status is not None and alone:
-            self._settle(self._status)
-            return
+            if self._around.attempt_lock.is_free():
+                self._settle(self._status)
+                return
+            self._on_outsiders()
         if self._status is not None and self._phase is _Phase.RUNNING:
             # The main process has ended by itself; what it left behind is ended too.
             self._terminate(self.kill_grace)
@@ -230,7 +247,29 @@ class Attempt:
                 if self._group is not None:
                     self._group.kill()
                 containment.kill_descendants()
-                self._deadline = time.monotonic() + _REKILL_INTERVAL
+                self._signal_outsiders(signal.SIGKILL)
+                pause = _OUTSIDER_KILL if self._has_outsiders else _REKILL_INTERVAL
+                self._deadline = time.monotonic() + pause
+
+    def _on_outsiders(self) -> None:
+        """End those who have left the tree, and still hold its lock: nothing is told before they are gone.
+
+        A job that enters a PID namespace leaves its orphans to the init there, for example.
+        """
+        if not self._has_outsiders:
+            self._has_outsiders = True
+            if self._phase is _Phase.RUNNING:
+                self._phase = _Phase.TERMINATING
+                self._deadline = time.monotonic() + self.kill_grace
+            self._signal_outsiders(signal.SIGTERM)
+        self._next_look = time.monotonic() + _OUTSIDER_LOOK
+
+    def _signal_outsiders(self, number: signal.Signals) -> None:
+        if self._has_outsiders:
+            mark = self.lease.token + self._around.queue_mark
+            for pid in containment.carriers(mark, self._around.attempt_lock.identity):
+                containment.send(pid, number)
+                containment.send(pid, signal.SIGCONT)
 
     def _reap(self) -> bool:
         """Collect dead children; whether none, dead or alive, is left."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon, wait_for
+from tests.harness import Daemon, lines_of, wait_for
 from tests.jobs import FOREVER
 
 REPLACEMENTS = {
@@ -69,6 +69,32 @@ def test_whatever_is_in_the_place_of_a_workers_lock_holds_up_no_end(single: Daem
     single.kill()
     single.start()
     single.wait_workers(1)
+
+
+UNLOCK = "for n in /proc/$$/fd/*; do case $(readlink $n) in *.lock*) flock -u ${n##*/};; esac; done"
+
+
+@pytest.mark.parametrize("letting_go", [UNLOCK, "rm {state}/workers/*"], ids=["flock -u", "rm"])
+@pytest.mark.parametrize("how", ["killed", "re-executed"])
+def test_a_job_that_lets_go_of_its_workers_lock_runs_on_and_once(
+    single: Daemon, directory: Path, letting_go: str, how: str
+) -> None:
+    until = f"until test -e {directory}/gate; do sleep 0.02; done"
+    letting_go = letting_go.replace("{state}", str(single.state_dir))
+    job_id = single.enqueue(f"echo run >> {directory}/trace; {letting_go}; touch {directory}/free; {until}; exit 7",
+                            max_retries=1)  # fmt: skip
+    wait_for((directory / "free").exists, "the lock to be free")
+    if how == "killed":
+        single.kill()
+        single.start()
+    else:
+        os.kill(single.pid, signal.SIGHUP)
+        wait_for(lambda: single.call("server.info")["generation"] == 1, "the daemon to be re-executed")
+    single.wait_workers(1, "busy")
+    (directory / "gate").touch()
+    history = single.wait_state(job_id, "dead")["history"]
+    assert [(attempt["outcome"], attempt["exit_code"]) for attempt in history] == [("failed", 7)]
+    assert lines_of(directory / "trace") == ["run"]
 
 
 @pytest.mark.parametrize("is_read", [False, True])

@@ -78,7 +78,7 @@ BUGS: dict[str, tuple[str, ...]] = {
         "e2e/test_job_environment.py::test_nothing_of_the_daemons_or_systemds_environment",
     ),
     "the daemon's descriptors leak into jobs": (
-        "e2e/test_job_environment.py::test_no_descriptor_but_its_three_and_the_workers_lock",
+        "e2e/test_job_environment.py::test_no_descriptor_but_its_three_and_the_locks",
     ),
     "cancel while waiting for a retry": ("e2e/test_ending_jobs.py::test_a_job_that_waits_for_its_retry_is_cancelled",),
     "kill then remove in a loop": ("crash/test_peers_bugs.py::test_kill_then_remove_in_a_loop",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT, Daemon, is_running, lines_of, wait_for
+from tests.harness import ROOT, Daemon, is_running, lines_of, processes_with, wait_for
 
 KINDS = ("subreaper", "cgroup")
 
@@ -211,6 +212,68 @@ def test_stop_of_the_daemon(job: str, escapist: Escapist, group_if_any: Path | N
 @pytest.fixture
 def group_if_any(kind: str, request: pytest.FixtureRequest) -> Path | None:
     return request.getfixturevalue("group") if kind == "cgroup" else None
+
+
+# --- who leaves the tree, and is found by what he holds --------------------------------------------------------------
+
+
+@pytest.fixture
+def namespace(directory: Path) -> Iterator[int]:
+    """A PID namespace that is no job's; the PID of its init."""
+    tool = shutil.which("unshare")
+    if tool is None or subprocess.run([tool, "-p", "-f", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no PID namespace can be made here")
+    with subprocess.Popen([tool, "-p", "-f", "--kill-child", "sleep", "1000"]) as maker:
+        children = Path(f"/proc/{maker.pid}/task/{maker.pid}/children")
+        yield int(wait_for(children.read_text, "the namespace"))
+        maker.kill()
+
+
+LEFT = """
+trap '' TERM
+nsenter -t {init} -p sh -c '
+    (trap "" TERM; while :; do date +%s%N >> {trace}.$QUEUECTL_ATTEMPT; sleep 0.01; done) &
+    until test -e {trace}.$QUEUECTL_ATTEMPT; do sleep 0.01; done
+'
+"""
+"""Leaves a process in the namespace that ignores SIGTERM, and whose parent is the init there."""
+
+
+def times(trace: Path, attempt: int) -> list[int]:
+    return [int(line) for line in lines_of(Path(f"{trace}.{attempt}")) if line]
+
+
+def test_who_has_entered_a_pid_namespace_is_ended_before_the_job_runs_again(
+    contained: Daemon, namespace: int, directory: Path
+) -> None:
+    trace = directory / "trace"
+    job_id = contained.enqueue(LEFT.format(init=namespace, trace=trace) + "exit 3", max_retries=2)
+    job = contained.wait_state(job_id, "dead")
+    assert [(one["outcome"], one["exit_code"]) for one in job["history"]] == [("failed", 3)] * 2
+    assert times(trace, 1)[-1] < times(trace, 2)[0]
+    assert processes_with(str(trace)) == []
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout", "worker", "both"])
+def test_who_has_entered_a_pid_namespace_is_ended_with_its_job(
+    contained: Daemon, namespace: int, directory: Path, how: str
+) -> None:
+    trace = directory / "trace"
+    timeout = 1 if how == "timeout" else 0
+    command = LEFT.format(init=namespace, trace=trace) + f"touch {directory}/left; sleep 1000"
+    job_id = contained.enqueue(command, max_retries=1, timeout=timeout)
+    wait_for((directory / "left").exists, "the job to have left a process")
+    if how == "cancel":
+        contained.call("job.cancel", ids=[job_id])
+    elif how != "timeout":
+        (worker,) = contained.workers()
+        if how == "both":
+            contained.kill()
+        os.kill(worker["pid"], signal.SIGKILL)
+        if how == "both":
+            contained.start()
+    contained.wait_state(job_id, "cancelled", "dead")
+    assert processes_with(str(trace)) == []
 
 
 # --- what is said of it ---------------------------------------------------------------------------------------------

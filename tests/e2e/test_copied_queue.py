@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.harness import Daemon, is_running, wait_for
 
 
+@pytest.mark.parametrize("with_locks", [False, True])
 def test_a_daemon_on_a_copy_leaves_the_originals_jobs_alone(
-    make_daemon: Callable[..., Daemon], directory: Path
+    make_daemon: Callable[..., Daemon], directory: Path, with_locks: bool
 ) -> None:
     gate = directory / "gate"
     original = make_daemon("--workers", "1").start()
@@ -20,6 +24,8 @@ def test_a_daemon_on_a_copy_leaves_the_originals_jobs_alone(
     copy = make_daemon()
     copy.state_dir.mkdir(mode=0o700)
     original.call("server.backup", path=str(copy.state_dir / "queue.db"))
+    if with_locks:
+        shutil.copytree(original.state_dir / "workers", copy.state_dir / "workers")
     copy.start("--workers", "0")
     assert copy.wait_state(job, "dead")["error"] == "worker lost"
     assert is_running(worker["pid"])

@@ -157,13 +157,14 @@ def test_nothing_of_the_daemons_or_systemds_environment(leaky: Callable[[str], D
     assert not names & {*SYSTEMD, "LISTEN_PID", "LISTEN_FDS", "NOTIFY_SOCKET", "PYTHONPATH", "QUEUECTL_TEST"}
 
 
-def test_no_descriptor_but_its_three_and_the_workers_lock(leaky: Callable[[str], Daemon]) -> None:
+def test_no_descriptor_but_its_three_and_the_locks(leaky: Callable[[str], Daemon]) -> None:
     daemon = leaky("")
     found = run(daemon, "for n in /proc/self/fd/*; do readlink $n; done; true").splitlines()
     (worker,) = daemon.workers()
     lock = str(daemon.state_dir / "workers" / f"{worker['id']}.lock")
     assert found[0] == "/dev/null"
-    assert [target for target in found[1:] if not target.endswith(".log")] == [lock]
+    own = f"{lock.removesuffix('.lock')}.attempt.lock (deleted)"
+    assert [target for target in found[1:] if not target.endswith(".log")] == [lock, own]
 
 
 def test_descriptor_limit_is_that_of_the_daemons_starter(leaky: Callable[[str], Daemon]) -> None:
