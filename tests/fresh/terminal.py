@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pty
 import re
 import select
-import signal
 import struct
+import subprocess
 import termios
 import time
 from collections.abc import Sequence
@@ -20,6 +19,8 @@ PATIENCE = 600.0
 
 _SIZE = struct.pack("HHHH", 50, 200, 0, 0)
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[=>()][0B]?|\x07|\r")
+_QUESTION, _ANSWER = re.compile(rb"\x1b\[0?c"), "\x1b[?62c"
+"""What kind of terminal this is: fish asks, and waits for the answer."""
 _PROMPT = re.compile(r"(?:^|\n)<(\d+)> $")
 
 
@@ -34,12 +35,12 @@ class Terminal:
     def __init__(self, argv: Sequence[str], log: Path) -> None:
         self._log = log
         self._shown = ""
-        self._pid, self._descriptor = pty.fork()
-        if self._pid == 0:
-            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE):  # as a login has them
-                signal.signal(number, signal.SIG_DFL)
-            os.execvp(argv[0], list(argv))
-        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, _SIZE)
+        self._descriptor, end = os.openpty()
+        fcntl.ioctl(end, termios.TIOCSWINSZ, _SIZE)
+        # As a login begins: a session of its own, in control of the terminal, and no signal ignored.
+        command = ["env", "--default-signal", "setsid", "--ctty", "--wait", *argv]
+        self._process = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
+        os.close(end)
         self.until(r"[$#%>] $")
         self.greeting = self._shown  # what a login shows before its first prompt
         self.type("PS1='<$?> '")
@@ -58,6 +59,12 @@ class Terminal:
         shown = self._shown[: found.start()]
         return int(found[1]), "".join(f"{text.rstrip()}\n" for text in shown.splitlines()[1:])
 
+    def press(self, keys: str, pattern: str, patience: float = 60.0) -> None:
+        """Press keys, and wait until what is shown from then on has `pattern` in it."""
+        self._shown = ""
+        self.send(keys)
+        self.until(pattern, patience)
+
     def send(self, keys: str) -> None:
         os.write(self._descriptor, keys.encode())
 
@@ -74,6 +81,8 @@ class Terminal:
             assert data, f"waited for {pattern!r}; the terminal shows:\n{self._shown}"
             with self._log.open("ab") as log:
                 log.write(data)
+            if _QUESTION.search(data):
+                self.send(_ANSWER)
             self._shown = _ESCAPES.sub("", self._shown + data.decode(errors="replace"))
         return found
 
@@ -86,9 +95,8 @@ class Terminal:
     def close(self) -> None:
         """Log out, as when the window is closed."""
         os.close(self._descriptor)
-        for number in (signal.SIGHUP, signal.SIGKILL):
-            os.kill(self._pid, number)
-            for _ in range(100):
-                if os.waitpid(self._pid, os.WNOHANG)[0]:
-                    return
-                time.sleep(0.05)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

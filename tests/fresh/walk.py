@@ -16,6 +16,14 @@ LOOKS = re.compile(r"queuectl (status|list|show|logs|dlq list)\b")
 LOOK_PATIENCE = 20.0
 CHECK_PATIENCE = 5400.0
 SHELLS = ("bash", "zsh", "fish")
+COMPLETIONS = {
+    "enq": "enqueue ",
+    "enqueue --prio": "enqueue --priority ",
+    "show rep": "show report ",
+    "enqueue --file num": "enqueue --file numbers.txt ",
+    "enqueue -- cat num": "enqueue -- cat numbers.txt ",
+}
+"""What is typed before the TAB key, and what the line is after it."""
 
 
 class Walk:
@@ -69,10 +77,25 @@ class Walk:
         with self._login() as terminal:
             for example in readme.console("## Quick start"):
                 self._show(terminal, example.command, example.expected)
-            self._do(terminal, "queuectl daemon stop")
 
     def completion(self) -> None:
-        pass
+        with self._login() as terminal:
+            self._do(terminal, "sudo DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 zsh fish")
+            for line in readme.lines("### completion"):
+                self._do(terminal, line)
+            for shell in SHELLS:
+                self._do(terminal, f"queuectl completion install {shell}")
+        for shell in SHELLS:
+            with self._login() as terminal:
+                assert "not found" not in terminal.greeting, f"a login shows\n{terminal.greeting}"
+                if shell != "bash":
+                    terminal.press(f"{shell}\r", r"[%>] *$")
+                for begun, completed in COMPLETIONS.items():
+                    terminal.press(f"queuectl {begun}\t", f"queuectl {completed}")
+                    print(f"   {shell}: {begun}<TAB>   : {completed}", flush=True)
+                    terminal.send("\x15")  # Ctrl-U: the line is empty again
+        with self._login() as terminal:
+            self._do(terminal, "queuectl daemon stop")
 
     def own_service(self) -> None:
         with self._login() as terminal:
