@@ -256,14 +256,15 @@ class Client:
 
         return bulk.Enqueuing(self._link, source)
 
-    def get(self, job: str, *, env: bool = False) -> Job:
-        """One job with every attempt.
+    def get(self, job: str, *, env: bool = False, attempts_before: int | None = None) -> Job:
+        """One job with its attempts.
 
         Args:
             job: its id, or a prefix that no other job's id has.
             env: include its environment.
+            attempts_before: only attempts with a lower number. None: the newest. There are at most 1,000 in an answer.
         """
-        found: Job = self.call("job.get", JobGetParams(id=job, env=env))
+        found: Job = self.call("job.get", JobGetParams(id=job, env=env, attempts_before=attempts_before))
         return found
 
     def list(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.errors import ProtocolError, cut
 from queuectl_protocol.ids import Ids
 from queuectl_protocol.jobs import ENDED, WAITING, JobSpec, JobState, Outcome
 from queuectl_protocol.messages import AttemptResult, JobSummary, Lease
@@ -331,6 +331,7 @@ def settle(
 ) -> Settled:
     """As `finish`, for an attempt that is known to be the running one."""
     job = running.job
+    error = None if result.error is None else cut(result.error)
     decision = lifecycle.settle(
         lifecycle.Running(job.id, job.attempts, job.max_retries, job.cancelling, job.run_at),
         result.outcome,
@@ -345,7 +346,7 @@ def settle(
         outcome=decision.outcome,
         exit_code=result.exit_code,
         signal=result.signal,
-        error=result.error,
+        error=error,
         state=decision.state,
         attempts=decision.attempts,
         run_at=decision.run_at,
@@ -353,7 +354,7 @@ def settle(
         ended_at=max(running.started_at, min(result.ended_at, now)),
         now=now,
     )
-    end = JobSummary(id=job.id, state=decision.state, exit_code=result.exit_code, error=result.error)
+    end = JobSummary(id=job.id, state=decision.state, exit_code=result.exit_code, error=error)
     return Settled(job.number, job.id, decision.state, decision.run_at, end if is_ended(decision.state) else None)
 
 

@@ -22,6 +22,7 @@ from msgspec import UNSET, Struct
 from queuectl_protocol import framing
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.messages import METHODS
+from queuectld.budget import LARGE, MOST_LARGE, MOST_SMALL, REQUEST_COST, Budget, weight
 from queuectld.handover import Passed
 from queuectld.hangups import Hangups
 from queuectld.steps import Steps
@@ -42,9 +43,6 @@ MAX_HELD = 128 * 1024 * 1024
 a part of that, but thousands at their own limits would be gigabytes: who holds most is sent away then.
 """
 
-REQUEST_COST = 4096
-"""About how many bytes a request takes beside its line, while it is worked on."""
-
 ACCEPT_AT_ONCE = 100
 """Connections taken in before others are served again."""
 
@@ -64,6 +62,11 @@ LONG_WAITS = frozenset({"job.wait", "job.logs"})
 """Methods that may wait for long: given up when the peer leaves, repeated by a successor after a re-execution.
 
 Those and no others are tasks."""
+
+WAITING_FOR_OTHERS = LONG_WAITS | BULKY | {"server.backup"}
+"""Methods that can wait for what is not in this daemon's hands: a job, a peer that does not read, another disk. They
+count as what their peer holds. In the budget they would keep others out for as long.
+"""
 
 _CREDENTIALS = struct.Struct("iII")
 _SO_PEERGROUPS = 59  # socket(7); not in the socket module
@@ -124,6 +127,7 @@ class Server:
         self._held = 0
         self.idle = asyncio.Event()
         self.hangups = Hangups()
+        self.small, self.large = Budget(MOST_SMALL), Budget(MOST_LARGE)
         self._listener: socket.socket | None = None
         self._arriving: set[asyncio.Task[None]] = set()
 
@@ -266,7 +270,7 @@ class Connection(asyncio.Protocol):
         self._backlog: deque[bytes | None] = deque()
         self._backlog_size = 0
         self._asked_size = 0
-        self._working: dict[Steps | asyncio.Task[None], tuple[str, bytes]] = {}
+        self._working: dict[Steps | asyncio.Task[None], _Asked] = {}
         self._transport: asyncio.Transport | None = None
         self._descriptor = -1
         self._unread = False
@@ -278,6 +282,8 @@ class Connection(asyncio.Protocol):
         self._reads.set()
         self._stopped = False
         self._said_all = False
+        self._starved = False
+        """The next request waits for room in the budget."""
 
     # --- called by asyncio --------------------------------------------------------------------------------------
 
@@ -347,6 +353,8 @@ class Connection(asyncio.Protocol):
         self._server.hangups.forget(self._descriptor)
         self._transport = None
         self._drop_backlog()
+        self._server.small.forget(self)
+        self._server.large.forget(self)
         self._server.leave(self)
         for work in list(self._working):
             if isinstance(work, asyncio.Task):
@@ -360,14 +368,19 @@ class Connection(asyncio.Protocol):
     def _work(self) -> None:
         """Begin what may be begun, and say whether more may be read."""
         # Called after each request that ends: what it costs must not depend on how many wait.
+        self._starved = False
         while self._backlog and len(self._working) < MAX_PENDING and not self._unread and self._transport:
             line = self._backlog.popleft()
+            if not self._on_line(line):
+                self._backlog.appendleft(line)
+                self._starved = True
+                break
             self._backlog_size -= len(line or b"")
-            self._on_line(line)
         self._regulate()
         self._close_when_answered()
 
     def _drop_backlog(self) -> None:
+        self._starved = False
         self._backlog.clear()
         self._backlog_size = 0
 
@@ -382,17 +395,30 @@ class Connection(asyncio.Protocol):
             self._server.hangups.forget(self._descriptor)
             self._transport.resume_reading()
 
-    def _on_line(self, line: bytes | None) -> None:
+    def room_again(self) -> None:
+        """There may be room for the next request."""
+        if self._transport is not None:
+            self._work()
+
+    def _on_line(self, line: bytes | None) -> bool:
+        """Begin with a request; False where there is no room for it now, and nothing was done."""
         if line is None:
             self._refuse(None, ProtocolError("too_large", f"a line may have {framing.MAX_LINE} bytes"))
-            return
+            return True
         if not line.strip():
-            return  # a blank line is nobody's request; people who type at a socket press Enter
+            return True  # a blank line is nobody's request; people who type at a socket press Enter
+        size = weight(line)
+        budget = self._server.small if size < LARGE else self._server.large
+        if self.worker is None and not budget.take(size, self):
+            return False
+        asked = _Asked("", line, size, None if self.worker is not None else budget)
         try:
             request = framing.decode_request(line)
         except ProtocolError as error:
+            asked.give_back()
             self._refuse(None, error)
-            return
+            return True
+        asked.method = request.method
         work: Steps | asyncio.Task[None]
         if request.method in LONG_WAITS:
             work = self._server.loop.create_task(self._serve(request))
@@ -401,13 +427,18 @@ class Connection(asyncio.Protocol):
             serve = self._serve_bulky if request.method in BULKY else self._serve
             work = Steps(serve(request), self._served)
             if work.advance():
-                return
-        self._working[work] = (request.method, line)
-        self._asked_size += len(line) + REQUEST_COST
+                asked.give_back()
+                return True
+        if request.method in WAITING_FOR_OTHERS:
+            asked.give_back()
+        self._working[work] = asked
+        self._asked_size += asked.held
+        return True
 
     def _served(self, work: Steps | asyncio.Task[None]) -> None:
-        _, line = self._working.pop(work)
-        self._asked_size -= len(line) + REQUEST_COST
+        asked = self._working.pop(work)
+        self._asked_size -= asked.held
+        asked.give_back()
         self._server.account(self)
         if self._backlog or len(self._working) == MAX_PENDING - 1:
             self._work()
@@ -443,8 +474,9 @@ class Connection(asyncio.Protocol):
             raise ProtocolError("method_not_found", f"there is no method {request.method[:64]!r}")
         if method.workers_only and self.worker is None and request.method != "worker.attach":
             raise ProtocolError("forbidden", f"{request.method} is for the daemon's own workers")
-        params = framing.decode_as(method.params, request.params)
-        return await self._server.handlers[request.method](self._server.context, self, params)
+        handler = self._server.handlers[request.method]
+        # Not kept here: a handler that waits for long lets go of what it was asked with.
+        return await handler(self._server.context, self, framing.decode_as(method.params, request.params))
 
     def _refuse(self, request_id: object, error: ProtocolError) -> None:
         self.write(framing.encode_error(request_id, error))
@@ -498,9 +530,14 @@ class Connection(asyncio.Protocol):
     @property
     def is_working(self) -> bool:
         """Whether an answer is due that waits for nothing to happen, or not all answers are with the kernel."""
+        return self._starved or self._is_answering
+
+    @property
+    def _is_answering(self) -> bool:
+        """As `is_working`, of the requests that were begun with."""
         if self._transport is None:
             return False
-        busy = any(method not in LONG_WAITS for method, _ in self._working.values())
+        busy = any(asked.method not in LONG_WAITS for asked in self._working.values())
         return busy or self._transport.get_write_buffer_size() > 0
 
     def is_stuck(self, now: float) -> bool:
@@ -532,17 +569,45 @@ class Connection(asyncio.Protocol):
         for line in self._backlog:
             if line is None:
                 self._on_line(line)  # the refusal of one that was too long: of the line itself nothing is left
-        if self._transport is None or self.worker is not None or self._transport.is_closing() or self.is_working:
+        if self._transport is None or self.worker is not None or self._transport.is_closing() or self._is_answering:
             return None
         # A task that has just answered is taken off the list only later: asked again, it would be answered twice.
         lines = [
-            line for work, (_, line) in self._working.items() if not (isinstance(work, asyncio.Task) and work.done())
+            asked.line for work, asked in self._working.items() if not (isinstance(work, asyncio.Task) and work.done())
         ]
         lines += [line for line in self._backlog if line is not None]
         self._drop_backlog()
         waiting = b"".join(line + b"\n" for line in lines) + self._lines.rest
         descriptor = self._transport.get_extra_info("socket").fileno()
         return Passed(descriptor, waiting, self._lines.drops)
+
+
+class _Asked:
+    """A request that is worked on.
+
+    Attributes:
+        method: what was asked for.
+        line: as it came.
+        held: bytes that its peer has the daemon keep for it.
+    """
+
+    __slots__ = ("_budget", "_size", "line", "method")
+
+    def __init__(self, method: str, line: bytes, size: int, budget: Budget | None) -> None:
+        self.method = method
+        self.line = line
+        self._size = size
+        self._budget = budget
+
+    def give_back(self) -> None:
+        """What it takes is not the budget's any more."""
+        if self._budget is not None:
+            self._budget.give_back(self._size)
+            self._budget = None
+
+    @property
+    def held(self) -> int:
+        return self._size if self.method in WAITING_FOR_OTHERS else len(self.line) + REQUEST_COST
 
 
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}

@@ -31,7 +31,7 @@ from msgspec import Struct, structs
 
 import queuectl_protocol
 import queuectld
-from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.errors import ProtocolError, cut
 from queuectl_protocol.framing import MAX_LINE
 from queuectl_protocol.jobs import Outcome, Worker, WorkerState
 from queuectl_protocol.messages import (
@@ -664,7 +664,12 @@ class Supervisor:
         self._ended(settled)
         self._gave_up(unreadable)
         if result.outcome in (Outcome.FAILED, Outcome.TIMEOUT):
-            fields = {"job": settled.id, "attempt": result.attempt, "error": result.error or "", "state": settled.state}
+            fields = {
+                "job": settled.id,
+                "attempt": result.attempt,
+                "error": cut(result.error or ""),
+                "state": settled.state,
+            }
             log.info("attempt failed", extra=fields)
         if lease is not None:
             self._leased(handle, lease, now)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 from queuectl_protocol.messages import JobSummary
 
@@ -31,33 +30,44 @@ class Watchers:
     """
 
     def __init__(self) -> None:
-        self._watches: defaultdict[int, set[Watch]] = defaultdict(set)
+        # Nearly every job that is waited for has one watch, and many thousands of jobs may be: a set for each would be
+        # most of what they take.
+        self._watches: dict[int, Watch | tuple[Watch, ...]] = {}
 
     def subscribe(self, numbers: Iterable[int], watch: Watch) -> None:
         for number in numbers:
-            self._watches[number].add(watch)
+            watches = self._of(number)
+            if not watches:
+                self._watches[number] = watch
+            elif watch not in watches:
+                self._watches[number] = (*watches, watch)
 
     def unsubscribe(self, numbers: Iterable[int], watch: Watch) -> None:
         for number in numbers:
-            watches = self._watches.get(number)
-            if watches is not None:
-                watches.discard(watch)
-                if not watches:
-                    del self._watches[number]
+            left = tuple(one for one in self._of(number) if one is not watch)
+            if left:
+                self._watches[number] = left
+            else:
+                self._watches.pop(number, None)
+
+    def _of(self, number: int) -> tuple[Watch, ...]:
+        watches = self._watches.get(number, ())
+        return watches if isinstance(watches, tuple) else (watches,)
 
     def changed(self, number: int, ended: JobSummary | None) -> None:
         """A job has changed; `ended` is how it ended, if it has."""
-        for watch in self._watches.get(number, ()):
-            watch.changed(number, ended)
+        if number in self._watches:
+            for watch in self._of(number):
+                watch.changed(number, ended)
 
     def removed(self, number: int) -> None:
-        for watch in self._watches.get(number, ()):
+        for watch in self._of(number):
             watch.wake()
 
     def wake_all(self) -> None:
         """The daemon is stopping."""
-        for watches in self._watches.values():
-            for watch in watches:
+        for number in self._watches:
+            for watch in self._of(number):
                 watch.wake()
 
 
@@ -89,18 +99,17 @@ class Ends(Watch):
         event: set when all have ended, or something else is to be looked at.
     """
 
-    __slots__ = ("_ended", "_numbers", "event")
+    __slots__ = ("_jobs", "_left", "event")
 
-    def __init__(self, numbers: Sequence[int]) -> None:
-        self._numbers = numbers
-        self._ended: dict[int, JobSummary] = {}
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._jobs: dict[int, JobSummary | None] = dict.fromkeys(numbers)
+        self._left = len(self._jobs)
         self.event = asyncio.Event()
 
     def changed(self, number: int, ended: JobSummary | None) -> None:
-        if ended is None:
-            self._ended.pop(number, None)  # it is run again
-            return
-        self._ended[number] = ended
+        # A job that had ended and is run again has not ended any more.
+        self._left += (ended is None) - (self._jobs[number] is None)
+        self._jobs[number] = ended
         if self.all_ended:
             self.event.set()
 
@@ -108,9 +117,10 @@ class Ends(Watch):
         self.event.set()
 
     @property
-    def all_ended(self) -> bool:
-        return len(self._ended) == len(self._numbers)
+    def jobs(self) -> Mapping[int, JobSummary | None]:
+        """How each ended, by number, in the order in which they were given; None: it has not."""
+        return self._jobs
 
-    def ended(self, number: int) -> JobSummary | None:
-        """How one ended, if it has."""
-        return self._ended.get(number)
+    @property
+    def all_ended(self) -> bool:
+        return self._left == 0

@@ -64,6 +64,18 @@ class ProtocolError(Exception):
         return KINDS[self.kind].code if self.kind in KINDS else KINDS["internal_error"].code
 
 
+MAX_ERROR = 500
+"""Characters of what is kept of why an attempt failed. It can hold a path of 128 KiB, again with each attempt."""
+
+
+def cut(text: str) -> str:
+    """`text` if it has at most MAX_ERROR characters, else its beginning and its end."""
+    if len(text) <= MAX_ERROR:
+        return text
+    half = (MAX_ERROR - 5) // 2
+    return f"{text[:half]} ... {text[-half:]}"
+
+
 def short(text: str) -> str:
     """`text` for use in a message: at most 64 characters, control characters escaped."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:65])

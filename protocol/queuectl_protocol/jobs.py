@@ -180,7 +180,9 @@ class Job(Struct, frozen=True, kw_only=True):
     exact_env: bool | UnsetType = UNSET
     """Whether `env` is the whole environment; given with it."""
     history: list[Attempt] | UnsetType = UNSET
-    """Every attempt, oldest first; only in `job.get`."""
+    """The newest attempts, at most 1,000, the oldest of them first; only in `job.get`."""
+    older_attempts: int | UnsetType = UNSET
+    """How many attempts came before those of `history`; only where there are any."""
 
 
 class WorkerState(enum.StrEnum):

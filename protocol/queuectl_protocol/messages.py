@@ -93,6 +93,8 @@ class JobGetParams(_Params, frozen=True):
     id: JobRef
     env: bool = False
     """Include the environment."""
+    attempts_before: AttemptNumber | None = None
+    """`history` has attempts with a lower number only. None: the newest."""
 
 
 class JobListParams(_Params, frozen=True):
@@ -429,7 +431,7 @@ METHODS: dict[str, Method] = {
         EnqueueResult,
         "Enqueue jobs in one transaction, all or none. An id that is there with the same content is success.",
     ),
-    "job.get": Method(JobGetParams, Job, "One job with every attempt."),
+    "job.get": Method(JobGetParams, Job, "One job with its attempts."),
     "job.list": Method(JobListParams, JobPage, "Jobs, newest first, a page at a time."),
     "job.cancel": Method(
         JobIdsParams,

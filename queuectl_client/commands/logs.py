@@ -69,7 +69,7 @@ def _say_why(client: Client, ref: str, number: int | None) -> None:
     from queuectl_client.render.jobs import now  # noqa: PLC0415 - loaded by now
     from queuectl_client.render.times import relative  # noqa: PLC0415
 
-    job = client.get(ref)
+    job = client.get(ref, attempts_before=None if number is None else number + 1)
     if number is not None:
         made = [one for one in ([] if job.history is UNSET else job.history) if one.number == number]
         if made and made[0].error:

@@ -16,7 +16,7 @@ from queuectl_client.session import Session, pass_session
 @as_json
 @pass_session
 def show(session: Session, *, job: str, env: bool, as_json: bool) -> None:
-    """Show everything about one job, every attempt included. JOB is an id, or a unique prefix of one."""
+    """Show everything about one job, its newest 1,000 attempts included. JOB is an id, or a unique prefix of one."""
     with session.client() as client:
         found = client.get(job, env=env)
         # A job that waits is told why it waits.

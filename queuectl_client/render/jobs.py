@@ -114,6 +114,8 @@ def job_parts(job: Job, now: datetime, *, no_workers: bool = False) -> list[Part
     parts: list[Part] = [_facts(columns, facts)]
     if job.history is not UNSET and job.history:
         parts += [Cell(""), attempts_table(job.history, now)]
+    if job.older_attempts is not UNSET:
+        parts.append(Cell(f"and {job.older_attempts:,} older attempts", "dim"))
     return parts
 
 

@@ -62,7 +62,8 @@ class _Enqueue(Joint[list[str]]):
 
 async def get(context: Context, _peer: Peer, params: JobGetParams) -> Job:
     def read(reader: Reader) -> Job:
-        job = reader.job(operations.find(reader, params.id).number, env=params.env)
+        number = operations.find(reader, params.id).number
+        job = reader.job(number, env=params.env, attempts_before=params.attempts_before)
         if job is None:
             raise ProtocolError("not_found", f"there is no job {params.id}", "it was removed just now")
         return job
@@ -122,49 +123,51 @@ async def retry(context: Context, _peer: Peer, params: JobIdsParams) -> JobSumma
 
 
 async def wait(context: Context, _peer: Peer, params: JobWaitParams) -> JobSummaries:
-    """Looks at the jobs once. From then on each change is told, and what has ended is remembered."""
-    records = await context.readers.run(lambda reader: operations.find_all(reader, params.ids))
-    numbers = [record.number for record in records]
-    ends = Ends(numbers)
-    context.watchers.subscribe(numbers, ends)
-    current: dict[int, JobSummary] = {}
+    """Looks at the jobs once. From then on each change is told, and what has ended is remembered.
+
+    A wait may last for days, and be for 10,000 jobs, so it keeps no more of each than its number until it has ended.
+    """
+    timeout, refs = params.timeout, params.ids
+    del params
+    records = await context.readers.run(lambda reader: operations.find_all(reader, refs))
+    refs = []
+    ends = Ends([record.number for record in records])
+    context.watchers.subscribe(ends.jobs, ends)
     try:
         _note_ends(ends, records)
-        async with asyncio.timeout(params.timeout):
+        records = []
+        async with asyncio.timeout(timeout):
             while True:
-                current = await _look(context, ends, records)
+                await _look(context, ends)
                 if ends.all_ended:
                     break
                 context.refuse_when_stopped()
                 ends.event.clear()
                 await ends.event.wait()
     except TimeoutError:
-        current = await _look(context, ends, records)  # the answer tells what the states are
+        pass
     finally:
-        context.watchers.unsubscribe(numbers, ends)
-    return JobSummaries(
-        jobs=[ends.ended(one.number) or current.get(one.number) or operations.summary(one) for one in records]
-    )
+        context.watchers.unsubscribe(ends.jobs, ends)
+    current = await _look(context, ends)  # of those that have not ended, the answer tells the state
+    return JobSummaries(jobs=[ended or current[number] for number, ended in ends.jobs.items()])
 
 
-async def _look(context: Context, ends: Ends, records: Sequence[JobRecord]) -> dict[int, JobSummary]:
+async def _look(context: Context, ends: Ends) -> dict[int, JobSummary]:
     """Those that have not ended, as they are now, by number. One that has ended and was not told of yet is noted.
 
     Raises:
         ProtocolError: `not_found` where one was removed before it was seen to end.
     """
-    left = [record for record in records if ends.ended(record.number) is None]
+    left = [number for number, ended in ends.jobs.items() if ended is None]
     if not left:
         return {}
-    found = await context.readers.run(lambda reader: [reader.get(record.number) for record in left])
-    current = {}
-    for then, now in zip(left, found, strict=True):
-        if now is not None:
-            current[now.number] = operations.summary(now)
-        elif ends.ended(then.number) is None:
-            raise ProtocolError("not_found", f"job {then.id} was removed while it was waited for")
-    _note_ends(ends, [record for record in found if record is not None])
-    return current
+    found = await context.readers.run(lambda reader: [reader.get(number) for number in left])
+    for number, record in zip(left, found, strict=True):
+        if record is None and ends.jobs[number] is None:
+            raise ProtocolError("not_found", "a job was removed while it was waited for", "it had not been seen to end")
+    there = [record for record in found if record is not None]
+    _note_ends(ends, there)
+    return {record.number: operations.summary(record) for record in there}
 
 
 def _note_ends(ends: Ends, records: Sequence[JobRecord]) -> None:

@@ -71,12 +71,12 @@ def _look(reader: Reader, number: int, params: JobLogsParams) -> tuple[JobRecord
     job = reader.get(number)
     if job is None:
         raise ProtocolError("not_found", f"job {params.id} was removed")
-    attempts = reader.attempts(number)
-    if params.attempt is None:
-        return job, attempts[-1] if attempts else None
-    for attempt in attempts:
-        if attempt.number == params.attempt:
-            return job, attempt
+    wanted = params.attempt
+    newest = reader.attempts(number, 1, None if wanted is None else wanted + 1)
+    if newest and wanted in (None, newest[0].number):
+        return job, newest[0]
+    if wanted is None:
+        return job, None
     if not params.follow or operations.is_ended(job.state):
         if params.follow:
             return job, None

@@ -167,6 +167,10 @@ class Deleted:
     last_attempt: int
 
 
+MOST_ATTEMPTS = 1000
+"""Of one job that are told at once."""
+
+
 class Reader(Protocol):
     """Reads of what is committed (on a Store: also of what its open transaction has changed)."""
 
@@ -175,11 +179,13 @@ class Reader(Protocol):
 
     def get(self, number: int) -> JobRecord | None: ...
 
-    def job(self, number: int, *, env: bool = False) -> Job | None:
-        """As the wire tells it, its history included, and where `env` is asked for, its environment."""
+    def job(self, number: int, *, env: bool = False, attempts_before: int | None = None) -> Job | None:
+        """As the wire tells it, with `attempts`, and where `env` is asked for, its environment."""
 
-    def attempts(self, number: int) -> list[Attempt]:
-        """Oldest first; empty for an unknown job."""
+    def attempts(self, number: int, most: int = MOST_ATTEMPTS, before: int | None = None) -> list[Attempt]:
+        """The newest `most` of those with a number below `before`, or fewer where they are large; the oldest of them
+        first. Empty for an unknown job.
+        """
 
     def jobs(
         self, state: JobState | None, queue: str | None, limit: int, after: int | None

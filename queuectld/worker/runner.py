@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from queuectl_protocol.errors import cut
 from queuectl_protocol.jobs import Outcome
 from queuectl_protocol.messages import AttemptResult, Lease
 from queuectld import failpoints
@@ -325,7 +326,7 @@ def result_of(
         ended_at=time.time(),
         exit_code=code,
         signal=number,
-        error=error,
+        error=None if error is None else cut(error),
         unasked=unasked,
     )
 

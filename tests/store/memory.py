@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from queuectl_protocol.jobs import WAITING, Attempt, Job, JobState, Outcome
 from queuectld.store.base import (
+    MOST_ATTEMPTS,
     AlreadyThere,
     Deleted,
     GivenUp,
@@ -100,20 +101,22 @@ class MemoryReader:
         job = self._state().jobs.get(number)
         return None if job is None else self._record(job)
 
-    def job(self, number: int, *, env: bool = False) -> Job | None:
+    def job(self, number: int, *, env: bool = False, attempts_before: int | None = None) -> Job | None:
         job = self._state().jobs.get(number)
         if job is None:
             return None
         shown = self._shown(job)
+        history = self.attempts(number, before=attempts_before)
         return Job(
             **{
                 name: getattr(shown, name)
                 for name in shown.__struct_fields__
-                if name not in ("env", "exact_env", "history")
+                if name not in ("env", "exact_env", "history", "older_attempts")
             },
             env=(job.spec.env or {}) if env else UNSET,
             exact_env=job.spec.exact_env if env else UNSET,
-            history=self.attempts(number),
+            history=history,
+            older_attempts=(history[0].number - 1 if history else 0) or UNSET,
         )
 
     def _shown(self, job: _Job) -> Job:
@@ -138,8 +141,9 @@ class MemoryReader:
             cancelling=job.cancelling,
         )
 
-    def attempts(self, number: int) -> list[Attempt]:
+    def attempts(self, number: int, most: int = MOST_ATTEMPTS, before: int | None = None) -> list[Attempt]:
         job = self._state().jobs.get(number)
+        wanted = [one for one in (job.history if job else []) if before is None or one.number < before]
         return [
             Attempt(
                 number=attempt.number,
@@ -151,7 +155,7 @@ class MemoryReader:
                 signal=attempt.signal,
                 error=attempt.error,
             )
-            for attempt in (job.history if job else [])
+            for attempt in wanted[-most:]
         ]
 
     def jobs(

@@ -480,6 +480,14 @@ class TestAttempts:
             end(store, number, attempt, JobState.FAILED, outcome=Outcome.LOST, attempts=attempt)
             store.commit()
         assert [attempt.number for attempt in store.attempts(number)] == [1, 2, 3]
+        assert [attempt.number for attempt in store.attempts(number, 2)] == [2, 3]
+        assert [attempt.number for attempt in store.attempts(number, 2, before=3)] == [1, 2]
+        assert [attempt.number for attempt in store.attempts(number, before=1)] == []
+        job = store.job(number, attempts_before=3)
+        assert job is not None
+        assert isinstance(job.history, list)
+        assert [attempt.number for attempt in job.history] == [1, 2]
+        assert job.older_attempts is UNSET
 
     def test_running_ones_come_by_job(self, store: Store) -> None:
         numbers = put(store, *(new_job(f"j{i}") for i in range(4)))

@@ -37,6 +37,25 @@ def _text_or_bytes(data: bytes) -> str | bytes:
         return data
 
 
+def text_size(row: Row) -> int:
+    """About how many bytes the texts of a row hold."""
+    return sum(len(value) for value in row if isinstance(value, str | bytes))
+
+
+def _fetched(cursor: sqlite3.Cursor, most: int | None) -> list[Row]:
+    if most is None:
+        return cursor.fetchall()
+    rows: list[Row] = []
+    size = 0
+    for row in cursor:
+        rows.append(row)
+        size += text_size(row)
+        if size > most:
+            break
+    cursor.close()
+    return rows
+
+
 class Connection:
     """Runs statements, and raises StorageError only. Every result is fetched whole: no statement stays open.
 
@@ -51,21 +70,22 @@ class Connection:
     def in_transaction(self) -> bool:
         return self._raw.in_transaction
 
-    def rows(self, statement: str, values: Values = ()) -> list[Row]:
+    def rows(self, statement: str, values: Values = (), most: int | None = None) -> list[Row]:
+        """All rows, or no more after one with which they hold over `most` bytes of text."""
         try:
-            return self._raw.execute(statement, values).fetchall()
+            return _fetched(self._raw.execute(statement, values), most)
         except sqlite3.OperationalError as error:
             if not str(error).startswith(_NOT_UTF8):
                 raise translate(error, self._path) from error
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
-        return self._rows_with_bytes(statement, values)
+        return self._rows_with_bytes(statement, values, most)
 
-    def _rows_with_bytes(self, statement: str, values: Values) -> list[Row]:
+    def _rows_with_bytes(self, statement: str, values: Values, most: int | None) -> list[Row]:
         """With bytes where a text is not UTF-8: one such value must not hide all the others."""
         self._raw.text_factory = _text_or_bytes
         try:
-            return self._raw.execute(statement, values).fetchall()
+            return _fetched(self._raw.execute(statement, values), most)
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
         finally:

@@ -9,12 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 
 from queuectl_protocol.jobs import Attempt, Job, JobState
-from queuectld.store.base import GivenUp, JobRecord, OutOfTime, RunningAttempt, StorageFailed, WorkerRecord
+from queuectld.store.base import (
+    MOST_ATTEMPTS,
+    GivenUp,
+    JobRecord,
+    OutOfTime,
+    RunningAttempt,
+    StorageFailed,
+    WorkerRecord,
+)
 from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.backup import write_backup
-from queuectld.store.sqlite.connection import Connection, Row, open_reader
+from queuectld.store.sqlite.connection import Connection, Row, open_reader, text_size
 from queuectld.store.sqlite.errors import translate
 from queuectld.store.sqlite.rows import attempt_of, environment_of, job_of, record_of, running_of
 
@@ -24,14 +33,10 @@ _AFTER_EVERY_ID_CHARACTER = "\x7f"
 _FEW = 10_000
 _ROWS_AT_ONCE = 100
 _PAGE_BYTES = 1024 * 1024
-"""Of commands in one page: jobs can be large, and a thousand large ones must not fill the memory."""
+"""Of one page: jobs can be large, and a thousand large ones must not fill the memory."""
+_JOB_BYTES = 500
+"""About how many a job takes beside its texts."""
 _MAX_FINDINGS = 20
-
-
-def _weight(job: Job) -> int:
-    """About how many bytes of memory it takes."""
-    texts = [job.command] if isinstance(job.command, str) else job.argv if isinstance(job.argv, list) else []
-    return 500 + sum(len(text) for text in texts)
 
 
 class Reading:
@@ -57,54 +62,57 @@ class Reading:
         row = self._db.row(sql.GET_RECORD, (number,))
         return None if row is None else record_of(row)
 
-    def job(self, number: int, *, env: bool = False) -> Job | None:
+    def job(self, number: int, *, env: bool = False, attempts_before: int | None = None) -> Job | None:
         with self._snapshot():
             row = self._db.row(sql.GET_JOB, (number,))
             if row is None:
                 return None
-            history = self.attempts(number)
+            history = self.attempts(number, before=attempts_before)
             environment = self._db.row(sql.GET_ENVIRONMENT, (number,)) if env else None
-        job = msgspec.structs.replace(job_of(row), history=history)
+        older = history[0].number - 1 if history else 0
+        job = msgspec.structs.replace(job_of(row), history=history, older_attempts=older or UNSET)
         if environment is not None:
             variables, exact = environment
             job = msgspec.structs.replace(job, env=environment_of(variables), exact_env=bool(exact))
         return job
 
-    def attempts(self, number: int) -> list[Attempt]:
-        return [attempt_of(row) for row in self._db.rows(sql.GET_ATTEMPTS, (number,))]
+    def attempts(self, number: int, most: int = MOST_ATTEMPTS, before: int | None = None) -> list[Attempt]:
+        page = (number, NO_LIMIT if before is None else before, most)
+        return [attempt_of(row) for row in reversed(self._db.rows(sql.GET_ATTEMPTS, page, _PAGE_BYTES))]
 
     def jobs(
         self, state: JobState | None, queue: str | None, limit: int, after: int | None
     ) -> tuple[list[Job], int | None]:
         found: list[Job] = []
-        size = 0
+        size = text = 0
         below = NO_LIMIT if after is None else min(after, NO_LIMIT)
         while True:
             wanted = min(limit - len(found), _ROWS_AT_ONCE)
-            rows = self._rows_below(state, queue, below, wanted + 1)  # one more, to see whether another page follows
+            # One more than wanted, to see whether another page follows; fewer where they are large.
+            rows = self._rows_below(state, queue, below, wanted + 1, _PAGE_BYTES - text)
             for row in rows[:wanted]:
-                job = job_of(row)
-                found.append(job)
-                size += _weight(job)
+                found.append(job_of(row))
+                text += text_size(row)
+                size += _JOB_BYTES + text_size(row)
                 below = row[0]
-            if len(rows) <= wanted:
+            if len(rows) <= wanted and text <= _PAGE_BYTES:
                 return found, None
             if len(found) >= limit or size > _PAGE_BYTES:
                 return found, below
 
-    def _rows_below(self, state: JobState | None, queue: str | None, below: int, limit: int) -> list[Row]:
+    def _rows_below(self, state: JobState | None, queue: str | None, below: int, limit: int, most: int) -> list[Row]:
         page = (below, limit)
         if state is None and queue is None:
-            rows = self._db.rows(sql.LIST_ALL, page)
+            rows = self._db.rows(sql.LIST_ALL, page, most)
         elif state is None:
-            rows = self._db.rows(sql.LIST_QUEUE, (queue, *page))
+            rows = self._db.rows(sql.LIST_QUEUE, (queue, *page), most)
         elif queue is None:
-            rows = self._db.rows(sql.LIST_STATE, (state.value, *page))
+            rows = self._db.rows(sql.LIST_STATE, (state.value, *page), most)
         else:
             # One index leads, and the other condition is looked up row by row: let the one lead that has few rows.
             few = self.counts()[state] < _FEW
             statement = sql.LIST_STATE_THEN_QUEUE if few else sql.LIST_QUEUE_THEN_STATE
-            rows = self._db.rows(statement, (state.value, queue, *page))
+            rows = self._db.rows(statement, (state.value, queue, *page), most)
         return rows
 
     def counts(self) -> dict[JobState, int]:

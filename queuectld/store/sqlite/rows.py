@@ -6,6 +6,7 @@ is mended as well as it goes; to be run, it is refused.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -13,6 +14,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import msgspec
 from msgspec import UNSET, Meta, Struct
 
+from queuectl_protocol.errors import cut
 from queuectl_protocol.jobs import Attempt, Job, JobState, Outcome
 from queuectl_protocol.messages import MAX_TIME
 from queuectld.store.base import JobRecord, ReadyJob, RunningAttempt, UnreadableJob
@@ -107,7 +109,7 @@ def job_of(row: Row) -> Job:
         created_at=_utc(read.created_at),
         updated_at=_utc(read.updated_at),
         exit_code=read.exit_code,
-        error=read.error,
+        error=_cut(read.error),
         cancelling=read.cancelling,
     )
 
@@ -130,12 +132,13 @@ def attempt_of(row: Row) -> Attempt:
         outcome=read.outcome,
         exit_code=read.exit_code,
         signal=read.signal,
-        error=read.error,
+        error=_cut(read.error),
     )
 
 
 def record_of(row: Row) -> JobRecord:
-    return _mended(JobRecord, row)
+    record = _mended(JobRecord, row)
+    return record if record.error is None else dataclasses.replace(record, error=cut(record.error))
 
 
 def running_of(row: Row) -> RunningAttempt:
@@ -171,6 +174,11 @@ def ready_of(row: Row) -> ReadyJob:
     except msgspec.MsgspecError as error:
         mended = _mended(_ReadyRow, values)
         raise UnreadableJob(mended.number, mended.id, mended.attempts, mended.last_attempt, str(error)) from error
+
+
+def _cut(error: str | None) -> str | None:
+    """Version 0.1.0 has stored errors of any length."""
+    return None if error is None else cut(error)
 
 
 def _utc(seconds: float) -> datetime:

@@ -24,7 +24,7 @@ GET_ENVIRONMENT = """
 """
 GET_ATTEMPTS = """
     SELECT number, worker, started_at, ended_at, outcome, exit_code, signal, error
-    FROM attempts WHERE job = ? ORDER BY number
+    FROM attempts WHERE job = ? AND number < ? ORDER BY number DESC LIMIT ?
 """
 LIST_ALL = f"SELECT {_JOB} FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?"
 LIST_STATE = f"""
