@@ -22,7 +22,7 @@ import msgspec
 from queuectl_protocol import paths
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.version import __version__
-from queuectld import failpoints, handover, sdnotify, setback, startup
+from queuectld import failpoints, handover, orphans, sdnotify, setback, startup
 from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.context import About, Context
@@ -126,12 +126,13 @@ def run(options: Options) -> int:
     if identity is None and group is None:
         # The file is systemd's, and so is the decision whom it lets in: SocketGroup=, SocketMode=.
         group = startup.group_of(listener)
+    others_too = inherited.others_too or os.getpid() == 1 if inherited else orphans.may_get_others()
     containment.become_subreaper()
     if identity is None:
         home = address = Path(os.fsdecode(listener.getsockname() or b""))
     listening = Listening(options.state_dir, home, address, listener, identity, group)
     listening.publish()
-    daemon = _Daemon(options, listening, store, lock, descriptors, umask, group, inherited)
+    daemon = _Daemon(options, listening, store, lock, descriptors, umask, group, inherited, others_too)
     with asyncio.Runner() as runner:
         ending = runner.run(daemon.serve())
         if ending is Ending.REEXECUTE:
@@ -151,8 +152,10 @@ class _Daemon:
         umask: int,
         group: int | None,
         inherited: handover.Handover | None,
+        others_too: bool,
     ) -> None:
         self._options = options
+        self._others_too = others_too
         self._listening = listening
         self._store = store
         self._lock = lock
@@ -209,6 +212,7 @@ class _Daemon:
             retention.notice,
             # A copied state directory has the same database, and is another directory.
             self._store.identity() + containment.queue_mark(self._options.state_dir),
+            others_too=self._others_too,
         )
         about = About(
             pid=os.getpid(),
@@ -413,6 +417,7 @@ class _Daemon:
                 home=str(self._listening.home),
                 address=str(self._listening.address),
                 connections=self._connections,
+                others_too=self._others_too,
             ),
             os.environ,
         )

@@ -43,6 +43,8 @@ class Handover(msgspec.Struct, frozen=True):
     home: str = ""
     """Where the daemon was asked to listen, and `address`: where it listens. "": an older daemon did not say."""
     address: str = ""
+    others_too: bool = False
+    """Children may come to this process that no worker has left."""
     unclean: bool = False
     """The last stop was not clean, and the database has not been checked to the end yet."""
 

@@ -53,6 +53,7 @@ from queuectld.core import leases, pool
 from queuectld.core.settings import Settings
 from queuectld.diskspace import DiskSpace
 from queuectld.operations import Settled
+from queuectld.orphans import Orphans, Suspect
 from queuectld.store.base import RunningAttempt, Store, UnreadableJob, WorkerRecord
 from queuectld.watchers import Watchers
 from queuectld.worker import cgroups, containment, exit_records, regular_files
@@ -197,6 +198,7 @@ class Supervisor:
         descriptors: the soft limit of open files that workers and so jobs get; the daemon's own is raised.
         umask: that workers and so jobs get; the daemon's own lets nobody else read.
         mark: of the queue; a worker takes orders from a daemon of its own queue only.
+        others_too: children may come to this process that no worker has left.
     """
 
     def __init__(
@@ -214,6 +216,8 @@ class Supervisor:
         umask: int,
         ended: Callable[[], None],
         mark: str,
+        *,
+        others_too: bool = False,
     ) -> None:
         self._committer = committer
         self._watchers = watchers
@@ -246,6 +250,7 @@ class Supervisor:
         # Held while children come and go, so that a look for orphans takes no newborn worker for one, and misses none.
         self._children = threading.Lock()
         self._worker_pids: set[int] = set()
+        self._orphans = Orphans(others_too=others_too)
 
     # --- start and stop -----------------------------------------------------------------------------------------
 
@@ -803,7 +808,7 @@ class Supervisor:
                         lock=lock,
                         mark=mark,
                         group=group,
-                        orphans=self._orphans,
+                        orphans=lambda: self._orphans_of(record.id),
                         give_up=self._give_up.is_set,
                     )
                 except OSError as error:  # no descriptor left to look into /proc: no proof, so no end yet
@@ -897,16 +902,22 @@ class Supervisor:
         if operations.is_waiting(settled.state):
             self.wake(settled.run_at)
 
-    def _orphans(self) -> list[int]:
-        """Children of this process, dead or alive, that are no workers: what dead workers left.
-
-        What this process starts for itself is in its session, which nobody can join who was started by a worker.
-        Called by the undertakers' threads.
-        """
+    def _orphans_of(self, worker: str) -> list[int]:
+        """Children of this process, dead or alive, that a lost worker may have left. Called in threads of their own."""
         with self._children:
             found = [pid for pid in containment.children(os.getpid()) if pid not in self._worker_pids]
-        session = os.getsid(0)
-        return [pid for pid in found if (entry := containment.process(pid)) is None or entry.session != session]
+        return self._orphans.of(worker, found, self._suspects)
+
+    def _suspects(self) -> list[Suspect]:
+        return [
+            Suspect(
+                handle.record.id,
+                containment.marker(self._state_dir, running.token) if (running := handle.running) else "",
+                containment.lock_identity(self._lock_of(handle.record.id)),
+                handle.ending or not containment.is_alive(handle.record.pid, handle.record.start_ticks),
+            )
+            for handle in list(self._handles.values())
+        ]
 
     def _reap(self) -> None:
         """Collect every dead child: workers, and orphans of dead workers, which come to this process as a subreaper."""

@@ -343,6 +343,31 @@ def _carries(pid: int, marker: bytes, lock: tuple[int, int] | None) -> bool:
     return False
 
 
+def carried(pid: int) -> tuple[set[str], set[tuple[int, int]]]:
+    """What a process is seen to carry: values of MARKER in its environment; device and inode of each open file."""
+    marks: set[str] = set()
+    files: set[tuple[int, int]] = set()
+    prefix = f"{MARKER}="
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+        words = os.fsdecode(file.read()).split("\0")
+        marks.update(word.removeprefix(prefix) for word in words if word.startswith(prefix) and word != prefix)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                status = os.stat(f"/proc/{pid}/fd/{name}")
+                files.add((status.st_dev, status.st_ino))
+    return marks, files
+
+
+def lock_identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a lock file; None where it is gone, or something else is in its place: a job can do that."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
 def carriers(mark: str, lock: tuple[int, int]) -> list[int]:
     """All processes but this one that carry an attempt's marker or have the file of its lock open, as far as is seen.
 
@@ -398,11 +423,9 @@ class _LostTree:
         self._strangers: dict[int, int] = {}
         self._adopters: set[int] = set()
         """Who gets the orphans of this tree: init, mostly."""
-        self._identity: tuple[int, int] | None = None
-        with contextlib.suppress(OSError):  # a job may have removed it
-            status = os.lstat(lock)
-            if stat.S_ISREG(status.st_mode):
-                self._identity = (status.st_dev, status.st_ino)
+        self._identity = lock_identity(lock)
+        self._found: dict[int, int] = {}
+        """Start times of all that were found so far: they, and whom they leave, are waited for, whatever they carry."""
 
     def find(self) -> list[int]:
         """Who lives of it."""
@@ -414,17 +437,20 @@ class _LostTree:
         self.orphaned = bool(orphans)
         table = processes()
         roots = orphans & set(table)
+        roots.update(pid for pid, ticks in self._found.items() if pid in table and table[pid].start_ticks == ticks)
         if self._pid in table and table[self._pid].start_ticks == self._start_ticks:
             roots.add(self._pid)
         if self._group is not None:
             self._group.kill()
             roots.update(set(self._group.processes()) & set(table))
         self.doubtful = False
-        if found := _living(roots, table):
-            return found  # no need to look at all others yet
-        if not self._marker and lock_is_free(self._lock):
-            return []  # it had no attempt: there is nothing else that anybody could carry
-        return _living(self._marked(table), table)
+        found = _living(roots, table)
+        # All others need no look yet where there is somebody; and none at all where there was no attempt that anybody
+        # could carry something of.
+        if not found and (self._marker or not lock_is_free(self._lock)):
+            found = _living(self._marked(table), table)
+        self._found.update((pid, table[pid].start_ticks) for pid in found)
+        return found
 
     def _marked(self, table: dict[int, Process]) -> set[int]:
         """Those that carry the marker or the lock. They are added to the table, and stopped before they are gone."""
@@ -485,7 +511,7 @@ def end_lost_tree(
         lock: its lock file.
         mark: what its job's processes carry as MARKER, or "".
         group: the cgroup of the attempt, where it has one.
-        orphans: children of this process, dead or alive, that must be what a dead worker left, whatever they carry.
+        orphans: children of this process, dead or alive, that this worker may have left, whatever they carry.
         give_up: asked between rounds; a process in uninterruptible sleep can take for ever.
 
     Returns:

@@ -45,6 +45,31 @@ def test_who_can_not_be_signalled_does_not_keep_the_others_alive(directory: Path
     assert "Traceback" not in daemon.log.read_text()
 
 
+def test_one_that_can_not_be_ended_holds_up_its_own_job_only(directory: Path) -> None:
+    daemon = Daemon(directory, "--workers", "1")
+    daemon.launcher = ["setpriv", WITHOUT_POWER, "--inh-caps=-all"]
+    try:
+        daemon.start()
+        script = (
+            f"setpriv --reuid 65534 --clear-groups sleep 1000 & echo $! > {directory}/other; "
+            "until grep -q 65534 /proc/$!/status; do sleep 0.01; done; kill -9 $PPID; wait"
+        )
+        held_up = daemon.enqueue(script, max_retries=1)
+        (other,) = wait_for(lambda: lines_of(directory / "other"), "the job to begin")
+        wait_for(lambda: [worker["state"] for worker in daemon.workers()] == ["ending"], "its worker to be killed")
+        daemon.call("worker.start", count=1)
+        for _ in range(2):
+            lost = daemon.enqueue("kill -9 $PPID; sleep 1000", max_retries=1)
+            daemon.wait_state(lost, "dead")
+        assert is_running(int(other))
+        assert daemon.job(held_up)["state"] == "processing"
+        os.kill(int(other), signal.SIGKILL)
+        daemon.wait_state(held_up, "dead")
+    finally:
+        daemon.clean_up()
+    assert "Traceback" not in daemon.log.read_text()
+
+
 @pytest.mark.parametrize("hidepid", [1, 2])
 def test_where_processes_of_others_are_hidden(directory: Path, hidepid: int) -> None:
     """With `hidepid` (proc(5)) even their state is; here that of all which have a power that the daemon has not."""
