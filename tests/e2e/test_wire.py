@@ -79,6 +79,16 @@ def test_refusals(daemon: Daemon, line: bytes, code: int, kind: str, request_id:
         assert wire.call("server.info")["pid"] == daemon.pid, "the connection goes on"
 
 
+@pytest.mark.parametrize("depth", [1000, 100_000, 520_000])
+def test_a_deep_nest_is_refused_one_way_or_the_other(daemon: Daemon, depth: int) -> None:
+    """As too deep, or as no parameters: how much is too deep differs between versions of Python."""
+    with daemon.wire() as wire:
+        nest = b"[" * depth + b"]" * depth
+        wire.send_raw(b'{"jsonrpc":"2.0","id":7,"method":"server.info","params":' + nest + b"}\n")
+        assert error_of(wire.receive()) in {(-32700, "parse_error", None), (-32602, "invalid_params", 7)}
+        assert wire.call("server.info")["pid"] == daemon.pid, "the connection goes on"
+
+
 def test_blank_lines_and_carriage_returns_are_passed_over(daemon: Daemon) -> None:
     reply = ask(daemon, b'\n\r\n  \n{"jsonrpc":"2.0","id":1,"method":"server.info"}\r\n')
     assert reply["result"]["pid"] == daemon.pid
