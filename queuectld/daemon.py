@@ -229,7 +229,14 @@ class _Daemon:
         check_handlers(HANDLERS)
         access = Access(os.geteuid(), self._group)
         server = Server(
-            context, dict(HANDLERS), access, startup.connection_limit(), _detached(supervisor), _is_worker(supervisor)
+            context,
+            dict(HANDLERS),
+            access,
+            startup.connection_limit(),
+            _detached(supervisor),
+            supervisor.is_worker,
+            startup.workers_at_once(),
+            supervisor.turned_away,
         )
         self._handle_signals(loop)
         if self._options.workers is not None and self._inherited is None:
@@ -243,7 +250,7 @@ class _Daemon:
                 "the limit of open files leaves room for fewer workers",
                 extra={"wanted": desired, "started": about.most_workers},
             )
-        await supervisor.recover(workers, running, min(desired, about.most_workers))
+        await supervisor.recover(workers, running, min(desired, about.most_workers), startup.workers_at_once())
         failpoints.hit("recovery.recovered")
         for passed in self._inherited.connections if self._inherited else []:
             await server.adopt(socket.socket(fileno=passed.descriptor), passed.waiting, too_long=passed.too_long)
@@ -468,10 +475,6 @@ def _detached(supervisor: Supervisor) -> Callable[[Connection], None]:
         supervisor.detached(connection)
 
     return detached
-
-
-def _is_worker(supervisor: Supervisor) -> Callable[[int], bool]:
-    return lambda pid: any(worker.pid == pid for worker in supervisor.workers())
 
 
 async def _watchdog(context: Context, line: StatusLine) -> None:

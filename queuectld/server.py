@@ -12,6 +12,7 @@ import errno
 import logging
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -102,9 +103,11 @@ class Server:
         context: handed to each handler as it is.
         handlers: method -> coroutine function (context, connection, params) -> result.
         access: who may connect.
-        max_connections: further ones are told `busy` and closed.
+        max_connections: of clients; further ones are told `busy` and closed.
         detached: called when a connection has ended.
-        is_worker: by its PID; a worker gets in however many there are, or its job would be taken for lost.
+        is_worker: by its PID; a worker needs no room that clients have, or its job would be taken for lost.
+        max_workers: connections of workers; further ones are told `busy` and closed: they try again.
+        turned_away: called with the PID of such a worker.
     """
 
     def __init__(
@@ -115,6 +118,8 @@ class Server:
         max_connections: int,
         detached: Callable[[Connection], None],
         is_worker: Callable[[int], bool],
+        max_workers: int = sys.maxsize,
+        turned_away: Callable[[int], None] = lambda _pid: None,
     ) -> None:
         self.context = context
         self.handlers = handlers
@@ -122,9 +127,12 @@ class Server:
         self.max_connections = max_connections
         self.detached = detached
         self.is_worker = is_worker
+        self.max_workers = max_workers
+        self.turned_away = turned_away
         self.connections: set[Connection] = set()
         self.loop = asyncio.get_running_loop()
         self._held = 0
+        self._workers = 0
         self.idle = asyncio.Event()
         self.hangups = Hangups()
         self.small, self.large = Budget(MOST_SMALL), Budget(MOST_LARGE)
@@ -176,9 +184,20 @@ class Server:
         peer.setblocking(False)
         await self.loop.connect_accepted_socket(lambda: Connection(self, waiting, too_long=too_long), peer)
 
-    @property
-    def is_full(self) -> bool:
-        return len(self.connections) >= self.max_connections
+    def let_in(self, connection: Connection) -> bool:
+        """Whether there is room for one more, which is one of `connections` then.
+
+        Workers and clients do not take each other's room: each of them has descriptors left.
+        """
+        if connection.is_worker:
+            if self._workers >= self.max_workers:
+                self.turned_away(connection.pid)
+                return False
+            self._workers += 1
+        elif len(self.connections) - self._workers >= self.max_connections:
+            return False
+        self.connections.add(connection)
+        return True
 
     def account(self, connection: Connection) -> None:
         """What a connection holds has changed."""
@@ -193,6 +212,7 @@ class Server:
         """A connection is none any more, or will soon be none."""
         if connection in self.connections:
             self.connections.remove(connection)
+            self._workers -= connection.is_worker
             self._held -= connection.counted
             connection.counted = 0
 
@@ -259,6 +279,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: Server, waiting: bytes = b"", *, too_long: bool = False) -> None:
         self.pid = 0
         self.uid = -1
+        self.is_worker = False
         self.worker: str | None = None
         """The id of the worker that has attached on this connection."""
         self.counted = 0
@@ -297,18 +318,18 @@ class Connection(asyncio.Protocol):
             transport.abort()  # nobody is served of whom it is not known who they are
             return
         self.pid, self.uid = peer.pid, peer.uid
+        self.is_worker = self._server.is_worker(peer.pid)
         refusal = None
         if not self._server.access.allows(peer):
             log.warning("refused a connection", extra={"uid": peer.uid, "pid": peer.pid})
             refusal = ProtocolError("forbidden", "this user may not use this daemon", "ask whoever runs it")
-        elif self._server.is_full and not self._server.is_worker(peer.pid):
+        elif not self._server.let_in(self):
             refusal = ProtocolError("busy", "too many connections", "try again, or close some")
         if refusal is not None:
             transport.write(framing.encode_error(None, refusal))
             transport.close()
             return
         transport.set_write_buffer_limits(high=MAX_UNREAD)
-        self._server.connections.add(self)
         if self._waiting:
             self.data_received(self._waiting)
         if self._too_long:

@@ -238,7 +238,14 @@ def connection_limit() -> int:
     return max(8, (soft - _SPARE) // 2)
 
 
+def workers_at_once() -> int:
+    """Workers that may be connected, and that may be watched by a pidfd: each half of what clients do not have.
+
+    There may be more of them, of a daemon with a higher limit. They wait for each other then, and not clients for them.
+    """
+    return max(4, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE) // 4)
+
+
 def worker_limit() -> int:
-    """Workers that there may be: each takes a connection and a pidfd. They may have half of what clients do not."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(2, (soft - _SPARE) // 8)
+    """Workers that a person may ask for: half of those at once, for while they are replaced there are more."""
+    return workers_at_once() // 2

@@ -127,6 +127,8 @@ class Handle:
     running: Running | None = None
     peer: Peer | None = None
     was_attached: bool = False
+    turned_away: bool = False
+    """It came back, and there was no room for its connection. It tries again."""
     greeted: bool = False
     """Its attach on `peer` was answered. Until then it is told nothing: orders that overtake the answer speak of what
     the worker does not know yet, an attempt perhaps. They are repeated after it."""
@@ -254,12 +256,15 @@ class Supervisor:
 
     # --- start and stop -----------------------------------------------------------------------------------------
 
-    async def recover(self, workers: list[WorkerRecord], running: list[RunningAttempt], desired: int) -> None:
+    async def recover(
+        self, workers: list[WorkerRecord], running: list[RunningAttempt], desired: int, most_watched: int
+    ) -> None:
         """Take over what an earlier daemon left, before anything is dispatched.
 
         A worker that lives is waited for, no longer than `heartbeat_timeout` or REATTACH_PATIENCE, whichever is longer.
         One that does not is settled once its tree is proven gone; until then its job stays `processing`, so nobody
-        runs it a second time.
+        runs it a second time. Of those that live no more than `most_watched` are watched by a pidfd at once; of the
+        others it is noticed when their connections end, or that they are silent.
         """
         self._desired = desired
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
@@ -267,7 +272,7 @@ class Supervisor:
         self._sweep(workers, running)
         by_worker = {attempt.worker: attempt for attempt in running}
         known = {worker.id for worker in workers}
-        gone = [record for record in workers if not self._adopt(record, by_worker.get(record.id))]
+        gone = [record for record in workers if not self._adopt(record, by_worker.get(record.id), most_watched)]
         failpoints.hit("recovery.adopted")
         # An attempt whose worker is not recorded can't be: the worker is recorded first. Should it be all the same,
         # it must not stay `processing` for ever.
@@ -304,7 +309,7 @@ class Supervisor:
                 if lock.stem not in known and containment.lock_is_free(lock):
                     regular_files.remove(lock)
 
-    def _adopt(self, record: WorkerRecord, attempt: RunningAttempt | None) -> bool:
+    def _adopt(self, record: WorkerRecord, attempt: RunningAttempt | None, most_watched: int) -> bool:
         if record.boot_id != self._boot_id or record.pid <= 0:
             return False
         try:
@@ -315,10 +320,14 @@ class Supervisor:
         if not (containment.is_alive(record.pid, record.start_ticks) and self._is_ours(record)):
             os.close(pidfd)
             return False
+        if sum(handle.pidfd >= 0 for handle in self._handles.values()) >= most_watched:
+            os.close(pidfd)
+            pidfd = -1
         handle = Handle(record, pidfd, time.monotonic(), running=_running(attempt), was_attached=True)
         self._worker_pids.add(record.pid)
         self._handles[record.id] = handle
-        self._watch(handle)
+        if pidfd >= 0:
+            self._watch(handle)
         return True
 
     def _is_ours(self, record: WorkerRecord) -> bool:
@@ -444,6 +453,19 @@ class Supervisor:
             )
             for handle in self._handles.values()
         ]
+
+    def is_worker(self, pid: int) -> bool:
+        return pid in self._worker_pids
+
+    def turned_away(self, pid: int) -> None:
+        """A worker came back and there was no room for its connection: it lives, and will try again."""
+        for handle in self._handles.values():
+            if handle.record.pid == pid:
+                handle.last_seen = time.monotonic()
+                if not handle.turned_away:
+                    handle.turned_away = True
+                    self._fill_pool()  # there are more workers than there may be: some go, and make room
+                return
 
     def settings_changed(self) -> None:
         settings = self._settings()
@@ -572,6 +594,7 @@ class Supervisor:
         handle.retiring = handle.retiring or params.exiting
         handle.dismissed = handle.dismissed or params.exiting
         handle.was_attached = True
+        handle.turned_away = False
         handle.last_seen = time.monotonic()
         self._throttle = self._throttle.after_success()
         lease: Lease | None = None
@@ -703,8 +726,23 @@ class Supervisor:
         if handle is not None and handle.peer is peer:
             handle.peer = None
             self._unpark(handle)
+            if handle.pidfd < 0 and not handle.ending:
+                self._watch_unwatched(handle)
             if handle.vanished:
                 self._vanished(handle)
+
+    def _watch_unwatched(self, handle: Handle) -> None:
+        """There was no descriptor to watch this worker by; its connection has just left one."""
+        record = handle.record
+        try:
+            handle.pidfd = os.pidfd_open(record.pid)
+        except ProcessLookupError:
+            handle.vanished = True
+        except OSError:
+            return  # none left: its silence will tell
+        else:
+            handle.vanished = not containment.is_alive(record.pid, record.start_ticks)
+            self._watch(handle)
 
     # --- the ends of workers ------------------------------------------------------------------------------------
 
@@ -935,7 +973,7 @@ class Supervisor:
         busy = [handle.record.id for handle in members if handle.running]
         idle = [handle.record.id for handle in members if not handle.running]
         todo = pool.plan(self._desired, busy, idle, self._throttle, now)
-        if not any(handle.was_attached and handle.peer is None for handle in members):
+        if not any(handle.was_attached and handle.peer is None and not handle.turned_away for handle in members):
             # Else one that is away may have been told to go by a daemon before this one: it says so when it is back.
             for worker in todo.retire:
                 self._retire(self._handles[worker])

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -369,3 +369,34 @@ def test_a_worker_comes_back_though_all_room_is_taken(low: LowDaemon) -> None:
         gate.touch()
         assert honest.call("job.wait", ids=[job_id])["jobs"][0]["state"] == "completed"
         assert [attempt["outcome"] for attempt in honest.call("job.get", id=job_id)["history"]] == ["completed"]
+
+
+def test_few_descriptors_and_many_workers_that_were_there_before(make_daemon: Callable[..., Daemon]) -> None:
+    """A daemon that can't hold the connections of all its workers answers clients; no job is lost or run twice."""
+    before = make_daemon().start()
+    before.call("worker.start", count=30)
+    gate = before.directory / "gate"
+    jobs = [{"id": f"j{number}", "command": f"until [ -e {gate} ]; do sleep 0.1; done"} for number in range(30)]
+    before.call("job.enqueue", jobs=jobs)
+    wait_for(lambda: before.call("status.get")["counts"]["processing"] == 30, "all jobs to run")
+    before.kill()
+    low = LowDaemon(before.directory)
+    try:
+        low.start()
+        with low.wire() as wire:
+            assert len(wire.call("worker.list")["workers"]) == 30
+
+            def back() -> int:
+                return sum(worker["state"] == "busy" for worker in wire.call("worker.list")["workers"])
+
+            wait_for(lambda: back() >= 8, "as many workers to be back as there is room for")
+            for number in range(20):
+                assert low.call("job.get", id=f"j{number}")["state"] == "processing"
+            gate.touch()
+            for job in jobs:
+                assert wire.call("job.wait", ids=[job["id"]])["jobs"][0]["state"] == "completed"
+                assert len(wire.call("job.get", id=job["id"])["history"]) == 1
+        assert "Traceback" not in low.log.read_text()
+        assert low.stop() == 0
+    finally:
+        low.clean_up()

@@ -77,7 +77,7 @@ async def supervised(
         committer, Watchers(), Settings, Clock(), DiskSpace(state_dir), lambda: state_dir / "sock", state_dir, None,
         os.environ, 1024, 0o077, lambda: None, "mark",
     )  # fmt: skip
-    await supervisor.recover([worker], running, desired)
+    await supervisor.recover([worker], running, desired, 10)
     yield supervisor, store
     supervisor.abandon()
     await committer.stop()
