@@ -39,11 +39,19 @@ class ProgramCommand(click.Command):
 
 
 def missing_dashes(ctx: click.Context, words: Sequence[str]) -> click.UsageError:
+    """What to say of words that are neither an option nor a job in JSON."""
+    import json  # noqa: PLC0415 - only for the error
     import shlex  # noqa: PLC0415 - only for the error
 
-    return click.UsageError(
-        f"{words[0]!r} is no JSON; put `--` before a program: queuectl {ctx.info_name} -- {shlex.join(words)}", ctx
-    )
+    why = ""
+    if ctx.info_name == "enqueue":
+        try:
+            json.loads(words[0])
+        except ValueError:
+            why = f"{words[0]!r} is not JSON; "
+        else:
+            why = f'{words[0]!r} is JSON, but not a job, which looks like {{"command": "echo hello"}}; '
+    return click.UsageError(f"{why}put `--` before a program: queuectl {ctx.info_name} -- {shlex.join(words)}", ctx)
 
 
 class CommandLine(NamedTuple):

@@ -167,9 +167,20 @@ def _account(
     error.message = "; ".join([*said, f"acknowledged: {_jobs(done)}"])
     if name != "-":
         error.message = f"{name}: {error.message}"
-        left = "".join(f"{first},{last}p;" for first, last in refused)
-        lines = f"sed -n '{left}{starts[sending.taken]},$p' {shlex.quote(name)}"
-        error.hint = f"mend it, and go on with: {lines} | {again}"
+        error.hint = _go_on(name, refused, starts[sending.taken], again)
+
+
+def _go_on(name: str, refused: list[tuple[int, int]], rest: int, again: str) -> str:
+    """How to enqueue the lines that are not enqueued: those that were refused, and all from line `rest` on."""
+    after = 1
+    for first, last in refused:
+        if first != after:
+            break
+        after = last + 1
+    if after == rest:
+        return "nothing of the file is enqueued: fix it, and run the same command again"
+    left = "".join(f"{first},{last}p;" for first, last in refused)
+    return f"fix it, and go on with: sed -n '{left}{rest},$p' {shlex.quote(name)} | {again}"
 
 
 def _command(defaults: Mapping[str, Any], socket: Path | None, *, as_json: bool) -> str:
@@ -195,7 +206,7 @@ def _open(name: str) -> int:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "its name can't be"
+        reason = error.strerror if isinstance(error, OSError) else "a file can't be called that"
         raise click.UsageError(f"can't read {name!r}: {reason}") from None
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -19,8 +19,8 @@ from queuectl_client.session import Session, pass_session
 def backup(session: Session, *, file: Path, as_json: bool) -> None:
     """Write a consistent copy of the queue's database to FILE, which must be new; nothing stops meanwhile.
 
-    The daemon writes it, as its own user. Logs are not in it. To restore: stop the daemon, put the copy in the place of
-    queue.db in the state directory, remove queue.db-wal and queue.db-shm there, and start the daemon.
+    The daemon writes it, as its own user. Logs are not in it. To restore: stop the daemon, put the copy into an empty
+    state directory as queue.db, and start a daemon on that (`queuectl daemon start --state-dir DIR`).
     """
     with session.client() as client:
         copy = client.backup(file.absolute())

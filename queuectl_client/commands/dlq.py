@@ -48,7 +48,10 @@ _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def retry(
     ctx: click.Context, session: Session, *, jobs: tuple[str, ...], everything: bool, yes: bool, as_json: bool
 ) -> None:
-    """Run dead jobs again; their attempts are counted from 0, the old ones stay in `show`."""
+    """Run dead jobs again: those that are named, or with --all all of them.
+
+    Their attempts are counted from 0; the old ones stay in `show`. On a terminal, --all asks first; --yes does not.
+    """
     if bool(jobs) == everything:
         raise click.UsageError("give jobs, or --all", ctx)
     with session.client() as client:
@@ -67,16 +70,15 @@ def retry(
 def purge(
     ctx: click.Context, session: Session, *, jobs: tuple[str, ...], everything: bool, yes: bool, as_json: bool
 ) -> None:
-    """Delete dead jobs with their attempts and logs, all of them if none are named; asks on a terminal."""
-    if jobs and everything:
-        raise click.UsageError("give jobs, or --all", ctx)
-    if not jobs and not everything and not yes and not _can_ask():
-        # In a script, a list of jobs that happens to be empty must not mean all.
+    """Delete dead jobs with their attempts and logs: those that are named, or with --all all of them.
+
+    On a terminal, --all asks first; --yes does not.
+    """
+    if bool(jobs) == everything:  # a list of jobs that happens to be empty must not mean all
         raise click.UsageError("give jobs, or --all to delete all dead jobs", ctx)
     with session.client() as client:
-        if not yes:
-            which = _count(len(jobs)) if jobs else _dead(client)
-            _confirm(f"Delete {which}, attempts and logs included?")
+        if everything and not yes:
+            _confirm(f"Delete {_dead(client)}, attempts and logs included?")
         _say("Deleted", client.dlq_purge(jobs or None), as_json=as_json)
 
 

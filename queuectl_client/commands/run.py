@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl_client.commandline import PROGRAM, CommandLine, ProgramCommand
+from queuectl_client.commandline import PROGRAM, CommandLine, ProgramCommand, missing_dashes
 from queuectl_client.no_workers import say_if_none
 from queuectl_client.options import command_options, examples, job_options
 from queuectl_client.render.remarks import remark
@@ -97,7 +97,7 @@ def run(
     """
     argv: list[str] | None = ctx.meta[PROGRAM]
     if words:
-        raise click.UsageError(f"put `--` before the program: queuectl run -- {' '.join(words)}", ctx)
+        raise missing_dashes(ctx, words)
     if (argv is None) == (command is None):
         raise click.UsageError("give a program after `--`, or -c COMMAND", ctx)
     spec = CommandLine(argv, command, cwd, env, clean_env).spec(**shared)

@@ -55,7 +55,7 @@ def install(scope: Scope | None, root: Path | None, queuectld: Path | None, *, f
     scope = _scope_or_default(scope, root)
     program = queuectld or _find_queuectld()
     if not program.is_absolute():
-        raise ClientError(f"{program} is no absolute path", "systemd looks for a program nowhere else")
+        raise ClientError(f"{program} is not an absolute path", "systemd looks for a program nowhere else")
     files = unit_files.unit_files(scope, program, root or Path("/"), os.environ)
     _refuse_foreign(files, force=force)
     for file in files:

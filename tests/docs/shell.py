@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import pty
+import re
 import secrets
 import selectors
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
+import tty
 from pathlib import Path
 
+from tests.client import COLOURS
 from tests.harness import CHECKOUT, PATIENCE, processes_with, wait_for
 
 HOME, RUNTIME = "/home/ada", "/run/user/1000"
 """What the page calls the home and the runtime directory."""
+
+
+DRAWING = re.compile(r"\x1b\[(\?25[lh]|1A|2K)|\r")
+BAR = re.compile(r"[\d,]+ jobs ━+ \d+:\d\d:\d\d\n?")
+"""Of progress, drawn over itself; it is gone in the end."""
 
 
 class Shell:
@@ -25,8 +37,12 @@ class Shell:
         directory: everything is below; nothing of the user's own is seen.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, on_terminal: bool = False) -> None:
+        """Start it; with `on_terminal`, each command has a terminal of 200 columns as its standard streams."""
         self.directory = directory
+        self._streams = "</dev/null"
+        self._output = -1
+        self._terminal: tuple[int, ...] = ()
         self._home, self._runtime = directory / "home", directory / "run"
         programs = directory / "bin"
         for path in (self._home, self._runtime, programs):
@@ -47,11 +63,23 @@ class Shell:
             "XDG_RUNTIME_DIR": str(self._runtime),
         }
         self._script = directory / "command"
+        if on_terminal:
+            self._terminal = pty.openpty()
+            self._output, side = self._terminal
+            tty.setraw(side)  # line ends stay as they are, and nothing is echoed
+            fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+            self._streams = f"<{os.ttyname(side)} >{os.ttyname(side)} 2>&1"
+            self.environment |= {"TERM": "xterm-256color"}
+            for name in ("COLUMNS", "LINES", "NO_COLOR"):
+                self.environment.pop(name, None)
         self._bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             cwd=self._home, env=self.environment, start_new_session=True,
         )  # fmt: skip
+        if not on_terminal:
+            assert self._bash.stdout is not None
+            self._output = self._bash.stdout.fileno()
 
     def run(self, command: str, patience: float) -> str:
         """What the command writes, standard output and standard error as they come.
@@ -60,26 +88,28 @@ class Shell:
             TimeoutError: it takes longer than `patience` seconds; the shell is of no use then.
         """
         assert self._bash.stdin is not None
-        assert self._bash.stdout is not None
         mark = f"<{secrets.token_hex(16)}>"
         self._script.write_text(f"{command}\n")
         # Read from a file, so that the command can't read the lines after it as its input; `$?` is handed on.
-        self._bash.stdin.write(f". {self._script} </dev/null; status=$?; echo '{mark}'; (exit $status)\n".encode())
+        say = f"echo '{mark}' {self._streams if self._terminal else ''}"
+        self._bash.stdin.write(f". {self._script} {self._streams}; status=$?; {say}; (exit $status)\n".encode())
         self._bash.stdin.flush()
         output = b""
         deadline = time.monotonic() + patience
         with selectors.DefaultSelector() as selector:
-            selector.register(self._bash.stdout, selectors.EVENT_READ)
+            selector.register(self._output, selectors.EVENT_READ)
             while not output.endswith(f"{mark}\n".encode()):
                 if not selector.select(deadline - time.monotonic()):
                     raise TimeoutError(f"{command!r} does not end; so far it wrote: {self._told(output)}")
-                piece = os.read(self._bash.stdout.fileno(), 65536)
+                piece = os.read(self._output, 65536)
                 assert piece, f"the shell ended at {command!r}"
                 output += piece
         return self._told(output).removesuffix(f"{mark}\n")
 
     def _told(self, output: bytes) -> str:
         text = output.decode(errors="replace")
+        for pattern in (COLOURS, DRAWING, BAR):
+            text = pattern.sub("", text)
         return text.replace(str(self._home), HOME).replace(str(self._runtime), RUNTIME)
 
     def python(self, program: str, patience: float) -> str:
@@ -102,6 +132,8 @@ class Shell:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._bash.pid, signal.SIGKILL)
         self._bash.wait()
+        for descriptor in self._terminal:
+            os.close(descriptor)
 
     def left(self) -> list[str]:
         """Command lines of what still runs."""

@@ -309,7 +309,7 @@ def test_a_bad_line_in_the_middle_is_named_and_the_hint_goes_on_after_it(daemon:
     assert daemon.call("status.get")["counts"]["pending"] == 700
 
     path.write_text("\n".join(lines) + "\n")
-    before, _, command = hint.partition(": mend it, and go on with: ")
+    before, _, command = hint.partition(": fix it, and go on with: ")
     assert before == "  hint", "what follows is a command"
     finished = subprocess.run(
         ["/bin/sh", "-ec", command],
@@ -317,6 +317,16 @@ def test_a_bad_line_in_the_middle_is_named_and_the_hint_goes_on_after_it(daemon:
     )  # fmt: skip
     assert finished.stdout.splitlines() == [job["id"] for job in jobs[700:]]
     assert daemon.call("status.get")["counts"]["pending"] == 1300
+
+
+@pytest.mark.parametrize("first", ['{"command": 5}', '{"command": "other", "id": "taken"}'], ids=["bad", "refused"])
+def test_where_nothing_was_enqueued_the_same_command_is_the_hint(daemon: Daemon, directory: Path, first: str) -> None:
+    daemon.enqueue("true", id="taken")
+    (directory / "jobs").write_text(f'{first}\n{{"command": "true"}}\n')
+    done = daemon.queuectl("enqueue", "--file", str(directory / "jobs"), check=False)
+    assert done.stderr.splitlines()[1] == (
+        "  hint: nothing of the file is enqueued: fix it, and run the same command again"
+    )
 
 
 def test_lines_that_the_daemon_refuses_are_named_and_the_hint_brings_them_in(daemon: Daemon, directory: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.client import Terminal, Tree, argv, background, output_of, wait_connected
+from tests.client import Terminal, Tree, argv, background, on_terminal, output_of, wait_connected
 from tests.harness import PATIENCE, Daemon
 
 
@@ -402,21 +402,29 @@ def test_dlq_purge_some_or_all(single: Daemon) -> None:
     assert listed(single, "--state", "all") == ["kept"]
 
 
-def test_on_a_terminal_a_purge_is_asked_about(single: Daemon) -> None:
+def test_on_a_terminal_a_purge_of_all_is_asked_about(single: Daemon) -> None:
     kill_off(single, "a")
     for answer, status in (("n\r", 1), ("\x03", 130), ("\x04", 1)):
-        with Terminal(argv(single, "dlq", "purge"), single.environment) as terminal:
+        with Terminal(argv(single, "dlq", "purge", "--all"), single.environment) as terminal:
             assert "Delete all dead jobs (1), attempts and logs included?" in terminal.asked("[y/N]:")
             terminal.send(answer)
             assert terminal.finish() == status
             assert "Traceback" not in terminal.output
         assert single.job("a")["state"] == "dead"
-    with Terminal(argv(single, "dlq", "purge"), single.environment) as terminal:
+    with Terminal(argv(single, "dlq", "purge", "--all"), single.environment) as terminal:
         terminal.asked("[y/N]:")
         terminal.send("y\r")
         assert terminal.finish() == 0
         assert "Deleted: 1 job." in terminal.output
     assert listed(single, "--state", "all") == []
+
+
+def test_what_is_named_is_not_asked_about(single: Daemon) -> None:
+    kill_off(single, "a", "b", "c")
+    assert on_terminal(single, "dlq", "purge", "a") == (0, "Deleted: 1 job.\n")
+    assert on_terminal(single, "dlq", "purge", "--all", "--yes") == (0, "Deleted: 2 jobs.\n")
+    status, seen = on_terminal(single, "dlq", "purge")
+    assert (status, seen.splitlines()[0]) == (2, "queuectl: give jobs, or --all to delete all dead jobs")
 
 
 def test_waiting_is_ended_by_a_signal_and_the_jobs_go_on(single: Daemon) -> None:
