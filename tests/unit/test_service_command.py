@@ -190,7 +190,7 @@ def test_a_path_that_systemd_refuses_is_refused_before_anything_is_written(progr
 
 
 def test_a_relative_program_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ClientError, match="no absolute path"):
+    with pytest.raises(ClientError, match="not an absolute path"):
         run("install", "--system", "--root", tmp_path, "--queuectld", "bin/queuectld")
     assert written(tmp_path) == {}
 
