@@ -270,7 +270,7 @@ def test_a_state_dir_that_can_not_be_used(make_daemon: Callable[..., Daemon], di
         daemon.state_dir.mkdir()
     # It becomes the other user once everything is imported: that user may not be able to read this interpreter.
     program = (
-        "import os, sys, tempfile, queuectld.cli, queuectld.daemon\n"
+        "import os, sys, tempfile, platformdirs, queuectld.cli, queuectld.daemon\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         "queuectld.cli.main()\n"
     )
