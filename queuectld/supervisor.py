@@ -921,6 +921,9 @@ class Supervisor:
         except ProtocolError as refusal:
             log.error("the end of a worker could not be stored: %s", refusal.message)  # noqa: TRY400 - it says all
             return False
+        except OSError as error:
+            log.error("an exit record can't be looked for now, trying again: %s", error)  # noqa: TRY400 - it says all
+            return False
         failpoints.hit("lost.committed")
         for job, attempt in attempts:  # only now, when what they said is on disk
             exit_records.remove(self._state_dir, job, attempt)

@@ -19,6 +19,9 @@ _UNFINISHED = ".tmp"
 MAX_SIZE = 1024 * 1024
 """Bytes of a record, at most; what is larger is none. The longest that a worker writes holds a path or two."""
 
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What says nothing of a record: taken for "there is none", it would make a job that has ended run again."""
+
 _decoder = msgspec.json.Decoder(AttemptResult)
 
 
@@ -59,12 +62,17 @@ def read(state_dir: Path, job: int, attempt: int) -> AttemptResult | None:
     """The record of an attempt; None if there is none, no whole one, or none that can be read.
 
     Jobs run as the user who owns the directory, so anything may be in the record's place. It is neither followed nor
-    waited for, no more than MAX_SIZE of it is read, and no error comes of it.
+    waited for, and no more than MAX_SIZE of it is read.
+
+    Raises:
+        OSError: this process lacks descriptors or memory at the moment. A record may be there, so try again.
     """
     path = path_of(state_dir, job, attempt)
     try:
         content = regular_files.content(path, MAX_SIZE)
-    except OSError:
+    except OSError as error:
+        if error.errno in _PASSING:
+            raise
         return None
     if content is None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -64,6 +65,18 @@ WHOLE = msgspec.json.encode(RESULT)
 def test_what_is_no_whole_record_is_none(state_dir: Path, content: bytes) -> None:
     (state_dir / "exits" / "7.2.json").write_bytes(content)
     assert exit_records.read(state_dir, 7, 2) is None
+
+
+def test_a_lack_of_descriptors_is_not_taken_for_a_lack_of_a_record(state_dir: Path) -> None:
+    exit_records.write(state_dir, RESULT)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            exit_records.read(state_dir, 7, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert exit_records.read(state_dir, 7, 2) == RESULT
 
 
 def test_a_deep_nest_in_a_record_is_no_crash(state_dir: Path) -> None:
