@@ -93,7 +93,16 @@ Examples:
     help="A cgroup v2 directory in which each attempt gets a group of its own. "
     "[default: the one that systemd has delegated, else none]",
 )
-@click.version_option(__version__, prog_name="queuectld")
+@click.option(
+    "--check",
+    is_flag=True,
+    allow_from_autoenv=False,
+    help="Start nothing: import everything, read the configuration, try to open the database and to migrate a copy of "
+    "it, and say whether a daemon could be started so. A running one is not disturbed. `reload` does this by itself.",
+)
+@click.option(
+    "--version", is_flag=True, allow_from_autoenv=False, help="Read the configuration, print the version, and exit."
+)
 def command(
     state_dir: Path | None,
     socket: Path | None,
@@ -102,6 +111,8 @@ def command(
     log_format: journal.Format,
     socket_group: str | None,
     cgroup: Path | None,
+    check: bool,
+    version: bool,
 ) -> NoReturn:
     """The queuectl daemon, in the foreground: owns the queue, runs the workers, answers `queuectl`.
 
@@ -109,7 +120,9 @@ def command(
     and put their jobs back; a second one skips the wait. SIGHUP: re-execute in place (after an upgrade); running jobs
     go on. To run it in the background use `queuectl daemon start`, or systemd (`queuectl service install`).
     """
-    journal.set_up(log_level, log_format)
+    if version:  # not before the configuration was read: a daemon of 0.1 takes this answer for "it can be started"
+        click.echo(f"queuectld, version {__version__}")
+        sys.exit(0)
     options = daemon.Options(
         # Absolute: workers start elsewhere.
         state_dir=(state_dir or paths.state_dir(os.environ)).absolute(),
@@ -118,6 +131,10 @@ def command(
         socket_group=socket_group,
         cgroup=cgroup,
     )
+    if check:
+        click.echo(daemon.check(options))
+        sys.exit(0)
+    journal.set_up(log_level, log_format)
     sys.exit(daemon.run(options))
 
 

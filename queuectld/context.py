@@ -43,6 +43,8 @@ class Context:
             requests at once add up.
         settings: those in force; replaced as a whole after a change is committed.
         listening: knows where clients find the daemon at this moment.
+        reloads_refused: how often this process was asked to re-execute and did not.
+        reload_refusal: why, the last time.
         stopping: a stop was asked for: nothing new is taken.
         stopped: and all attempts have ended: nothing will happen any more that could be waited for.
         ending: and all was answered that could be in time: what is still at work is to give up. Before an exec, too.
@@ -61,6 +63,8 @@ class Context:
     settings: Settings
     listening: Listening
     resizing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reloads_refused: int = 0
+    reload_refusal: str = ""
     stopping: bool = False
     stopped: bool = False
     ending: bool = False

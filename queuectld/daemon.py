@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import msgspec
 from queuectl_protocol import paths
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.version import __version__
-from queuectld import failpoints, handover, orphans, sdnotify, setback, startup
+from queuectld import failpoints, handover, orphans, sdnotify, setback, startup, successor
 from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.context import About, Context
@@ -38,7 +37,7 @@ from queuectld.server import Access, Connection, Server, check_handlers
 from queuectld.startup import StartError
 from queuectld.statusline import StatusLine
 from queuectld.store.base import GivenUp, OutOfTime, StorageBusy, StorageError, StorageFailed, Store
-from queuectld.store.sqlite import open_store
+from queuectld.store.sqlite import open_store, rehearse_opening
 from queuectld.supervisor import Supervisor
 from queuectld.watchers import Watchers
 from queuectld.worker import cgroups, containment
@@ -105,6 +104,7 @@ def run(options: Options) -> int:
         startup.prepare_state_dir(options.state_dir)
         lock, descriptors = startup.lock_state_dir(options.state_dir), startup.raise_descriptor_limit()
         failpoints.hit("start.locked")
+        startup.remove_trials(options.state_dir)
         DiskSpace(options.state_dir).make_startable()
     store = open_store(options.state_dir / "queue.db")
     failpoints.hit("start.opened")
@@ -116,6 +116,9 @@ def run(options: Options) -> int:
         if options.socket is not None and kept != options.socket:
             log.error("the socket can't be changed by a reload, only by a restart: still %s", kept)
         home = kept
+        if identity is not None and address == home and startup.file_identity(home) == identity:
+            with contextlib.suppress(OSError):  # the file has gone in this moment, and will be made again
+                startup.let_in(home, group)  # as it is asked for by now
     elif passed:
         listener = socket.socket(fileno=passed[0])
     else:
@@ -175,6 +178,7 @@ class _Daemon:
         self._status = StatusLine()
         self._connections: list[handover.Passed] = []
         self._checking = False
+        self._trial: successor.Trial | None = None
 
     async def serve(self) -> Ending:
         loop = asyncio.get_running_loop()
@@ -238,7 +242,7 @@ class _Daemon:
             startup.workers_at_once(),
             supervisor.turned_away,
         )
-        self._handle_signals(loop)
+        self._handle_signals(loop, context)
         if self._options.workers is not None and self._inherited is None:
             desired = self._options.workers
             try:
@@ -270,6 +274,8 @@ class _Daemon:
             self._status.ready(context, counts)
             _log_ready(context.about, self._listening.address)
         ending = await self._ending
+        if self._trial is not None:
+            self._trial.give_up()
         if ending is Ending.STOP:
             # A store that fails meanwhile ends the waiting: nothing that it waits for could be stored any more.
             stopping = asyncio.ensure_future(self._stop(context, server))
@@ -370,10 +376,10 @@ class _Daemon:
 
     # --- signals --------------------------------------------------------------------------------------------------
 
-    def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _handle_signals(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload, context)
         # Held back since before the exec, if there was one.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 
@@ -383,18 +389,20 @@ class _Daemon:
         else:
             self._skip.set()
 
-    def _on_reload(self) -> None:
+    def _on_reload(self, context: Context) -> None:
         if self._ending is None or self._ending.done() or self._checking:
             return
         self._checking = True
-        task = asyncio.ensure_future(self._reload())
+        task = asyncio.ensure_future(self._reload(context))
         task.add_done_callback(lambda _task: setattr(self, "_checking", False))
 
-    async def _reload(self) -> None:
-        """Re-execute, if what is installed now can be started at all; else go on as before."""
-        fault = await asyncio.to_thread(_fault_of_successor)
+    async def _reload(self, context: Context) -> None:
+        """Re-execute, if what is installed now can take over; else go on as before."""
+        self._trial = successor.Trial(_own_command(), _as_asked(self._options), os.environ)
+        fault = await asyncio.to_thread(self._trial.fault)
         if fault:
-            log.error("not re-executed, the installed program does not start: %s", fault)
+            log.error("not re-executed: %s", fault)
+            context.reload_refusal, context.reloads_refused = fault, context.reloads_refused + 1
         elif self._ending is not None and not self._ending.done():
             self._ending.set_result(Ending.REEXECUTE)
 
@@ -435,23 +443,17 @@ HELD_BACK = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 """Blocked from before a re-execution until there are handlers for them."""
 
 
+def check(options: Options) -> str:
+    """See `successor.check`."""
+    return successor.check(_as_asked(options), options.socket_group, rehearse_opening, os.environ)
+
+
+def _as_asked(options: Options) -> successor.Running:
+    return successor.Running(str(options.state_dir), str(options.socket or ""), str(options.cgroup or ""))
+
+
 def _own_command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
-
-
-def _fault_of_successor() -> str:
-    """Why the installed program can't be started; "" if it can."""
-    environment = sdnotify.clean_environment(os.environ)
-    try:
-        # Its output tells, not its exit status: that may be collected by whoever reaps this process's children.
-        done = subprocess.run(
-            [*_own_command(), "--version"], capture_output=True, text=True, env=environment, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    if "queuectld" in done.stdout:
-        return ""
-    return (done.stderr.strip() or "it says nothing").splitlines()[-1]
 
 
 def _handed_over(server: Server) -> list[handover.Passed]:
@@ -501,4 +503,4 @@ def _log_ready(about: About, address: Path) -> None:
     )
 
 
-__all__ = ["HELD_BACK", "Options", "StartError", "run"]
+__all__ = ["HELD_BACK", "Options", "StartError", "check", "run"]

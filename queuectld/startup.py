@@ -7,6 +7,7 @@ import fcntl
 import grp
 import os
 import resource
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -40,14 +41,7 @@ def prepare_state_dir(path: Path) -> None:
     _check_name(path, "the state directory", "give --state-dir another one")
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
-        if not stat.S_ISDIR(status.st_mode):
-            raise StartError(f"the state directory {path} is not a directory")
-        if status.st_uid != os.geteuid():
-            raise StartError(
-                f"the state directory {path} belongs to another user (uid {status.st_uid})",
-                "run queuectld as that user, or give --state-dir another directory",
-            )
+        check_state_dir(path)
         path.chmod(0o700)
         for name in ("logs", "workers", "exits"):
             (path / name).mkdir(mode=0o700, exist_ok=True)
@@ -55,6 +49,30 @@ def prepare_state_dir(path: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise _unusable(path, error) from None
+
+
+def check_state_dir(path: Path) -> None:
+    """
+    Raises:
+        StartError: it is no directory of this user's.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _unusable(path, error) from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise StartError(f"the state directory {path} is not a directory")
+    if status.st_uid != os.geteuid():
+        raise StartError(
+            f"the state directory {path} belongs to another user (uid {status.st_uid})",
+            "run queuectld as that user, or give --state-dir another directory",
+        )
+
+
+def remove_trials(state_dir: Path) -> None:
+    """Remove what checks that were killed have left; the caller holds the state directory's lock."""
+    for trial in state_dir.glob(".check-*"):
+        shutil.rmtree(trial, ignore_errors=True)
 
 
 def lock_state_dir(path: Path) -> int:
@@ -160,8 +178,7 @@ def listen(path: Path, group: int | None) -> socket.socket:
             os.fchmod(listener.fileno(), 0o600)
             listener.bind(name)
             if group is not None:
-                os.chown(path, -1, group)
-                path.chmod(0o660)
+                let_in(path, group)
             listener.listen(1024)
         finally:
             os.close(directory)
@@ -174,6 +191,15 @@ def listen(path: Path, group: int | None) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def let_in(path: Path, group: int | None) -> None:
+    """Have the socket's file let in the members of `group`; None: the user alone."""
+    if group is None:
+        path.chmod(0o600)
+        return
+    os.chown(path, -1, group)
+    path.chmod(0o660)
 
 
 def _check_owner(directory: Path) -> None:

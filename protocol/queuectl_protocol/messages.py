@@ -60,6 +60,10 @@ class ServerInfo(_Result, frozen=True):
     containment: str
     """How process trees are held together: `cgroup` or `subreaper`."""
     stopping: bool
+    reloads_refused: int = 0
+    """How often this process was asked to re-execute itself and did not, since it did so last."""
+    reload_refusal: str = ""
+    """Why not, the last time."""
 
 
 class BackupParams(_Params, frozen=True):

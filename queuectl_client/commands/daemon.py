@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.05
 """Between two looks at a daemon that is changing."""
-RELOAD_SECONDS = 60.0
+RELOAD_SECONDS = 360.0
+"""The daemon has the installed version checked before, for up to 300 s where a large database is to be migrated."""
 ACTIVE = frozenset({"starting", "idle", "busy", "detached"})
 """States of workers that are in the pool: the others are on their way out of it."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -145,6 +146,8 @@ def reload(session: Session, *, state_dir: Path | None) -> None:
             os.close(process)
         deadline = time.monotonic() + RELOAD_SECONDS
         while (after := client.info()).generation == before.generation and after.started_at == before.started_at:
+            if after.reloads_refused != before.reloads_refused:
+                raise ClientError(f"the daemon goes on as it is: {after.reload_refusal}")
             if time.monotonic() > deadline:
                 raise ClientError(f"the daemon has not reloaded within {RELOAD_SECONDS:g} s", "its log says why")
             time.sleep(LOOK_SECONDS)

@@ -25,6 +25,8 @@ async def info(context: Context, _peer: Peer, _params: NoParams) -> ServerInfo:
         socket=str(context.listening.address),
         containment=about.containment,
         stopping=context.stopping,
+        reloads_refused=context.reloads_refused,
+        reload_refusal=context.reload_refusal,
     )
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from queuectld.store.base import StorageError, StorageFull, StorageUnusable
@@ -28,10 +29,15 @@ _RESTORE = (
 )
 
 
-def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
+def open_database(path: Path, migrations: Sequence[Migration], *, keep_old: bool = True) -> sqlite3.Connection:
     """The connection that owns the database at `path`, which is made if there is none, and migrated if it is older.
 
     The caller is the only owner (it holds the state directory's lock).
+
+    Args:
+        path: the database.
+        migrations: all of them.
+        keep_old: put a copy beside it before it is migrated.
 
     Raises:
         StorageUnusable: what is at `path` was left as it was.
@@ -39,23 +45,17 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connec
         StorageError: a migration's backup could not be written.
     """
     newest = migrations[-1].number
-    try:
-        if path.is_symlink() or path.exists():
-            _check_header(path)
-        else:
+    with _refusals(path):
+        if not is_there(path):
             _create(path, migrations)
-        version = _check_version(path, newest)
+    version = version_of(path, migrations)
+    with _refusals(path):
         raw = open_raw(path, "rw")
-    except sqlite3.Error as error:
-        raise _refusal(path, error) from error
-    except OSError as error:
-        raise StorageUnusable(
-            f"can't open the database {path} ({error.strerror}): it must be readable and writable for this user"
-        ) from error
     try:
         prepare_writer(raw)
-        if version < newest:
+        if version < newest and keep_old:
             write_backup(path, path.with_name(f"{path.name}.before-{version + 1}"), replace=True)
+        if version < newest:
             _migrate(raw, version, migrations)
     except sqlite3.Error as error:
         raw.close()
@@ -64,6 +64,34 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connec
         raw.close()
         raise
     return raw
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything is; a link that leads nowhere too."""
+    return path.is_symlink() or path.exists()
+
+
+def version_of(path: Path, migrations: Sequence[Migration]) -> int:
+    """The number of the last migration of the database at `path`, which may be in use by another process, not by this.
+
+    Raises:
+        StorageUnusable: it is no database that can be opened by who knows these migrations.
+    """
+    with _refusals(path):
+        _check_header(path)
+        return _check_version(path, migrations[-1].number)
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _refusal(path, error) from error
+    except OSError as error:
+        raise StorageUnusable(
+            f"can't open the database {path} ({error.strerror}): it must be readable and writable for this user"
+        ) from error
 
 
 def _refusal(path: Path, error: sqlite3.Error) -> StorageError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sqlite3
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,19 @@ import msgspec
 from queuectl_protocol.jobs import WAITING, JobState, Outcome
 from queuectld.store.base import Deleted, NewJob, ReadyJob, RunningAttempt, StorageError, StorageFailed, WorkerRecord
 from queuectld.store.sqlite import statements as sql
+from queuectld.store.sqlite.backup import write_backup
 from queuectld.store.sqlite.connection import Connection, Row, Values
 from queuectld.store.sqlite.heads import Heads
 from queuectld.store.sqlite.migrations import MIGRATIONS, Migration
-from queuectld.store.sqlite.opening import open_database
+from queuectld.store.sqlite.opening import is_there, open_database, version_of
 from queuectld.store.sqlite.reading import NO_LIMIT, Reading, SqliteReader
 from queuectld.store.sqlite.rows import ready_of, running_of
 
 _encoder = msgspec.json.Encoder(order="sorted")  # equal environments have equal bytes
+
+
+TRIAL = ".check-"
+"""How the name of a directory begins in which a migration is tried."""
 
 
 def open_store(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> SqliteStore:
@@ -32,6 +38,38 @@ def open_store(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> Sqli
         StorageError: there was no room for a migration's backup, or another failure of the disk.
     """
     return SqliteStore(path, open_database(path, migrations))
+
+
+def rehearse_opening(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Find out whether `open_store` could open the database at `path`, which may be in use, and leave it as it is.
+
+    A migration is tried on a copy, so it takes as long and as much room as the migration itself.
+
+    Raises:
+        StorageError: as `open_store`.
+    """
+    if not is_there(path):
+        return
+    if version_of(path, migrations) == migrations[-1].number:
+        _try_reading(SqliteReader(path))
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix=TRIAL, dir=path.parent) as trial:
+            copy = Path(trial) / path.name
+            write_backup(path, copy)
+            _try_reading(SqliteStore(copy, open_database(copy, migrations, keep_old=False)))
+    except OSError as error:
+        raise StorageError(f"can't try the migration of {path}: {error.strerror}") from error
+
+
+def _try_reading(reading: Reading) -> None:
+    """What a daemon reads at its start."""
+    try:
+        for read in (reading.identity, reading.settings, reading.desired_workers, reading.workers, reading.running):
+            read()
+        reading.counts()
+    finally:
+        reading.close()
 
 
 @dataclass(slots=True)
