@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shlex
@@ -190,14 +191,26 @@ def result_of(reply: Reply, kind: type[S]) -> S:
         raise ProtocolError("internal_error", f"the daemon's answer can't be read: {error.message}") from None
 
 
+def _who_may(path: Path) -> str:
+    """What to do where the socket, or its directory, is not open to this user."""
+    import grp  # noqa: PLC0415 - only for the error
+
+    name = "GROUP"
+    for place in (path, path.parent):
+        with contextlib.suppress(OSError, KeyError):
+            name = grp.getgrgid(place.stat().st_gid).gr_name
+            break
+    return (
+        f"only the daemon's own user, root and the socket's group may: `sudo usermod -aG {name} $USER` makes you a "
+        f"member, from your next login on (`sg {name}` starts a shell that has a new group already)"
+    )
+
+
 def _nobody(tried: list[tuple[Path, OSError]]) -> NoDaemon:
     """What to say when nobody answers at any candidate."""
     for path, error in tried:
         if error.errno in {errno.EACCES, errno.EPERM}:
-            return NoDaemon(
-                f"no permission to connect to {path}",
-                "only the daemon's own user, root and its socket group may; ask for membership of that group",
-            )
+            return NoDaemon(f"no permission to connect to {path}", _who_may(path))
         if error.errno == errno.EAGAIN:
             return NoDaemon(f"the daemon at {path} accepts no connections", "it may be stopped or overloaded")
     where = " or ".join(str(path) for path, _ in tried)
