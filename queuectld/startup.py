@@ -43,12 +43,21 @@ def prepare_state_dir(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_state_dir(path)
         path.chmod(0o700)
-        for name in ("logs", "workers", "exits"):
-            (path / name).mkdir(mode=0o700, exist_ok=True)
+        make_directories(path)
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise _unusable(path, error) from None
+
+
+def make_directories(state_dir: Path) -> None:
+    """Make those in the state directory that are missing.
+
+    Raises:
+        OSError: something else is in the place of one, or the disk is full or failed.
+    """
+    for name in ("logs", "workers", "exits"):
+        (state_dir / name).mkdir(mode=0o700, exist_ok=True)
 
 
 def check_state_dir(path: Path) -> None:
