@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shlex
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from msgspec import Struct
 from queuectl_client import state
 from queuectl_client.connection import Connection, ConnectionLost
 from queuectl_client.errors import NoDaemon, WrongProtocol
-from queuectl_protocol import paths
+from queuectl_protocol import paths, trust
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.framing import Reply, decode_as
 from queuectl_protocol.messages import NoParams
@@ -126,6 +127,7 @@ class Link:
             try:
                 if guessed and path != paths.SYSTEM_SOCKET:
                     _check_owner(path, connection)
+                _check_way(path, connection)
                 _greet(connection)
             except BaseException:
                 connection.close()
@@ -155,6 +157,27 @@ def _check_owner(path: Path, connection: Connection) -> None:
         raise NoDaemon(
             f"{path} belongs to another user (UID {uid}), so it is not used",
             "if that is meant, name it with `--socket`",
+        )
+
+
+def _check_way(path: Path, connection: Connection) -> None:
+    """Nobody but the daemon's user, this user and root may have put the socket there: nothing is sent before that.
+
+    The socket of another user's daemon is for its group, never for everybody.
+    """
+    uid = connection.peer_uid()
+    try:
+        users = trust.trusted(uid, os.getuid(), uid_map=Path("/proc/self/uid_map").read_text())
+        directory = path.absolute().parent
+        found = trust.replaceable(directory, users, os.getegid(), os.lstat, Path.readlink)
+        if found is None and uid not in {0, os.getuid()} and path.stat().st_mode & stat.S_IWOTH:
+            found = path
+    except OSError as error:
+        raise NoDaemon(f"the way to {path} can't be looked at: {error.strerror}", START_HINT) from None
+    if found is not None:
+        raise NoDaemon(
+            f"{path} is not used: other users can put something else in the place of {found}",
+            "have the daemon listen where nobody else can write (--socket)",
         )
 
 

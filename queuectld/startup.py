@@ -12,6 +12,7 @@ import socket
 import stat
 from pathlib import Path
 
+from queuectl_protocol import trust
 from queuectl_protocol.paths import MAX_SOCKET_PATH
 from queuectld.worker import address
 
@@ -174,7 +175,7 @@ def listen(path: Path, group: int | None) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_owner(path.parent)
+        _check_way(path.parent)
         directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # A path of the kernel's own for one that is too long for it (unix(7): 107 bytes).
@@ -211,10 +212,15 @@ def let_in(path: Path, group: int | None) -> None:
     path.chmod(0o660)
 
 
-def _check_owner(directory: Path) -> None:
-    """Whoever owns the directory could put a socket of his own there, and be told what people enqueue."""
-    if directory.stat().st_uid not in (0, os.geteuid()):
-        raise StartError(f"{directory} belongs to another user", "give --socket a path in a directory of yours")
+def _check_way(directory: Path) -> None:
+    """Whoever could replace a part of the way could put a socket of his own there, and be told what people enqueue."""
+    users = trust.trusted(os.geteuid(), uid_map=Path("/proc/self/uid_map").read_text())
+    found = trust.replaceable(directory.absolute(), users, os.getegid(), os.lstat, Path.readlink)
+    if found is None:
+        return
+    status = found.lstat()
+    why = "belongs to another user" if status.st_uid not in users else "can be written to by other users"
+    raise StartError(f"can't listen in {directory}: {found} {why}", "give --socket a path that nobody else can change")
 
 
 def _remove_stale(path: Path, name: str) -> None:
