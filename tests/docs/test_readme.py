@@ -250,7 +250,8 @@ def test_every_command_has_a_section(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [option.name for option in queuectld.params if option.name not in {"version", "help"}]
+    "option",
+    [option.name for option in queuectld.params if isinstance(option, click.Option) and option.allow_from_autoenv],
 )
 def test_every_option_of_the_daemon_is_told_with_its_variable(option: str) -> None:
     assert f"`QUEUECTL_{option.upper()}`" in README.read_text()
