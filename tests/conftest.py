@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.harness import Daemon, running_daemon
+from tests.reachable import python_and_path
 
 # A shell starts what is to run in the background with SIGINT ignored, and what a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -41,6 +42,20 @@ def make_daemon(directory: Path) -> Iterator[Callable[..., Daemon]]:
     yield make
     for daemon in made:
         daemon.clean_up()
+
+
+@pytest.fixture(scope="session")
+def reachable() -> Iterator[Callable[[Daemon], Daemon]]:
+    """Makes a daemon run from files that every user can read, which this checkout's need not be."""
+    with python_and_path() as found:
+
+        def prepared(daemon: Daemon) -> Daemon:
+            if found is None:
+                pytest.skip("there is no Python of this version that every user may run")
+            daemon.python, daemon.environment["PYTHONPATH"] = found
+            return daemon
+
+        yield prepared
 
 
 @pytest.fixture

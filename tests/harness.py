@@ -87,6 +87,7 @@ class Daemon:
         socket: where it listens.
         state_dir: its state directory.
         launcher: a command that starts it (setpriv ...), and becomes it by exec.
+        python: the interpreter that runs it.
         log: its standard error, as a file.
     """
 
@@ -97,6 +98,7 @@ class Daemon:
         self.log = directory / "daemon.log"
         self.arguments = arguments
         self.launcher: list[str] = []
+        self.python = sys.executable
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("QUEUECTL_")},
             "PYTHONPATH": CHECKOUT,
@@ -120,7 +122,7 @@ class Daemon:
         wait_for(self._answers, "the daemon to answer")
 
     def spawn(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "queuectld", "--state-dir", str(self.state_dir), "--socket", str(self.socket)]
+        command = [self.python, "-m", "queuectld", "--state-dir", str(self.state_dir), "--socket", str(self.socket)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.launcher, *command, *self.arguments, *arguments],

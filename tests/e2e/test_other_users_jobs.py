@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ pytestmark = [
 ]
 
 
-def test_who_can_not_be_signalled_does_not_keep_the_others_alive(directory: Path) -> None:
-    daemon = Daemon(directory, "--workers", "1")
+def test_who_can_not_be_signalled_does_not_keep_the_others_alive(
+    directory: Path, reachable: Callable[[Daemon], Daemon]
+) -> None:
+    daemon = reachable(Daemon(directory, "--workers", "1"))
     daemon.launcher = ["setpriv", WITHOUT_POWER, "--inh-caps=-all"]
     try:
         daemon.start()
@@ -45,8 +48,10 @@ def test_who_can_not_be_signalled_does_not_keep_the_others_alive(directory: Path
     assert "Traceback" not in daemon.log.read_text()
 
 
-def test_one_that_can_not_be_ended_holds_up_its_own_job_only(directory: Path) -> None:
-    daemon = Daemon(directory, "--workers", "1")
+def test_one_that_can_not_be_ended_holds_up_its_own_job_only(
+    directory: Path, reachable: Callable[[Daemon], Daemon]
+) -> None:
+    daemon = reachable(Daemon(directory, "--workers", "1"))
     daemon.launcher = ["setpriv", WITHOUT_POWER, "--inh-caps=-all"]
     try:
         daemon.start()
@@ -71,10 +76,12 @@ def test_one_that_can_not_be_ended_holds_up_its_own_job_only(directory: Path) ->
 
 
 @pytest.mark.parametrize("hidepid", [1, 2])
-def test_where_processes_of_others_are_hidden(directory: Path, hidepid: int) -> None:
+def test_where_processes_of_others_are_hidden(
+    directory: Path, reachable: Callable[[Daemon], Daemon], hidepid: int
+) -> None:
     """With `hidepid` (proc(5)) even their state is; here that of all which have a power that the daemon has not."""
     hide = f'mount -t proc -o hidepid={hidepid},gid=54321 proc /proc && exec "$@"'
-    daemon = Daemon(directory, "--workers", "1")
+    daemon = reachable(Daemon(directory, "--workers", "1"))
     daemon.launcher = ["unshare", "-m", "sh", "-c", hide, "sh", "setpriv", WITHOUT_POWER, "--inh-caps=-all"]
     try:
         daemon.start()

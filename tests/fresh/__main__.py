@@ -80,7 +80,8 @@ def _make_user(machine: Machine) -> None:
     home = f"/home/{USER}"
     machine.run("useradd", "--shell", "/bin/bash", "--groups", "sudo", USER)
     machine.sh(f"cp -rT /etc/skel {home} && chown -R {USER}: {home} && chmod 700 {home}")
-    machine.sh('echo "127.0.1.1 $(hostname)" >>/etc/hosts')  # else each sudo says that it does not know the host
+    # As Debian's installer does; without it, each sudo says that it does not know the host.
+    machine.sh('printf "127.0.0.1 localhost\\n127.0.1.1 %s\\n" "$(hostname)" >/etc/hosts')
     machine.sh(f"echo '{USER} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/{USER}")
 
 

@@ -43,12 +43,12 @@ def why_not() -> str:
     probe += ["sh", "-c", "mount --make-rprivate / && mount -t cgroup2 cgroup2 /mnt"]
     if (done := subprocess.run(probe, capture_output=True, text=True, check=False)).returncode:
         return f"namespaces can't be made here: {done.stderr.strip()}"
-    if _python() is None:
+    if python_for_everybody() is None:
         return f"there is no Python {sys.version_info[0]}.{sys.version_info[1]} outside of home directories"
     return ""
 
 
-def _python() -> Path | None:
+def python_for_everybody() -> Path | None:
     """One of this version, whose compiled packages are therefore right, that a service with ProtectHome= can run."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     for candidate in (
@@ -64,7 +64,7 @@ def _python() -> Path | None:
 def prepare(root: Path) -> None:
     """Install queuectl below `root` as pip would install its wheel, but without an index."""
     prefix = root / PREFIX.relative_to("/")
-    subprocess.run([str(_python()), "-m", "venv", "--without-pip", prefix], check=True, timeout=60)
+    subprocess.run([str(python_for_everybody()), "-m", "venv", "--without-pip", prefix], check=True, timeout=60)
     site = next(prefix.glob("lib/python*/site-packages"))
     for package in ("protocol/queuectl_protocol", "queuectld", "queuectl_client"):
         shutil.copytree(REPOSITORY / package, site / Path(package).name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -194,7 +194,7 @@ END
     assert done == "checks"
     service.queuectl("wait", "checks", status=None)
     shown = service.show("checks")
-    assert shown["state"] == "completed", service.queuectl("logs", "checks")
+    assert shown["state"] == "completed", service.queuectl("logs", "--attempt", "1", "checks")
 
 
 def test_members_of_the_group_may_use_the_queue_and_nobody_else(service: Service) -> None:
