@@ -68,10 +68,12 @@ class Committer:
         self._queue: queue.SimpleQueue[list[_Submitted] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Future[None]
         self._failed: StorageError | None = None
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
         self._thread.start()
 
     def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
@@ -105,7 +107,8 @@ class Committer:
         if self._thread.is_alive():
             self._pass_on()
             self._queue.put(None)
-            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+            await self._ended
+            self._thread.join()
 
     # --- the thread -----------------------------------------------------------------------------------------------
 
@@ -118,6 +121,9 @@ class Committer:
                 # Who has come meanwhile has waited too: batch by batch the last of them would wait for ever.
                 waiting, stopping = self._take([], None)
                 self._refuse(waiting, error)
+        assert self._loop is not None  # noqa: S101 - set by start
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._ended.set_result, None)
 
     def _take(self, item: list[_Submitted] | None, most: int | None) -> tuple[list[_Submitted], bool]:
         """`item` and what else waits, until that is `most` operations; and whether the end is among it."""

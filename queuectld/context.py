@@ -14,10 +14,10 @@ from queuectld.core.settings import Settings
 from queuectld.diskspace import DiskSpace
 from queuectld.listening import Listening
 from queuectld.log_watches import LogWatches
-from queuectld.logs import LogFileThreads
 from queuectld.readers import Readers
 from queuectld.retention import Retention
 from queuectld.supervisor import Supervisor
+from queuectld.threads import Threads
 from queuectld.watchers import Watchers
 
 
@@ -58,8 +58,9 @@ class Context:
     clock: Clock
     disk: DiskSpace
     retention: Retention
-    log_files: LogFileThreads
+    log_files: Threads
     log_watches: LogWatches
+    background_work: Threads
     settings: Settings
     listening: Listening
     resizing: asyncio.Lock = field(default_factory=asyncio.Lock)

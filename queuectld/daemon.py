@@ -30,7 +30,6 @@ from queuectld.diskspace import DiskSpace
 from queuectld.handlers import HANDLERS
 from queuectld.listening import Listening, own_name
 from queuectld.log_watches import LogWatches
-from queuectld.logs import LogFileThreads
 from queuectld.readers import Readers
 from queuectld.retention import Retention
 from queuectld.server import Access, Connection, Server, check_handlers
@@ -39,6 +38,7 @@ from queuectld.statusline import StatusLine
 from queuectld.store.base import GivenUp, OutOfTime, StorageBusy, StorageError, StorageFailed, Store
 from queuectld.store.sqlite import open_store, rehearse_opening
 from queuectld.supervisor import Supervisor
+from queuectld.threads import Threads
 from queuectld.watchers import Watchers
 from queuectld.worker import cgroups, containment
 
@@ -190,17 +190,20 @@ class _Daemon:
         settings = with_overrides(self._store.settings())
         desired = self._store.desired_workers()
         workers, running, counts = self._store.workers(), self._store.running(), self._store.counts()
-        readers, log_files = Readers(self._store.reader), LogFileThreads()
-        log_watches = LogWatches(log_files)
+        readers, log_files = Readers(self._store.reader), Threads(4, "log")
+        background_work = Threads(4, "background")
         # From here on the committer's thread owns the store.
         committer.start()
+        log_watches = LogWatches(log_files)
         context: Context
         groups = self._options.cgroup or cgroups.delegated_group(os.environ)
         if groups is not None:
             state_dir = self._options.state_dir
             in_use = {containment.marker(state_dir, attempt.token) for attempt in running}
             cgroups.remove_empty(groups, containment.queue_mark(state_dir), in_use)
-        retention = Retention(committer, readers, lambda: context.settings, clock, self._options.state_dir)
+        retention = Retention(
+            committer, readers, lambda: context.settings, clock, self._options.state_dir, background_work
+        )
         supervisor = Supervisor(
             committer,
             watchers,
@@ -227,8 +230,8 @@ class _Daemon:
             most_workers=startup.worker_limit(),
         )
         context = Context(
-            about, committer, readers, supervisor, watchers, clock, disk, retention, log_files, log_watches, settings,
-            self._listening,
+            about, committer, readers, supervisor, watchers, clock, disk, retention, log_files, log_watches,
+            background_work, settings, self._listening,
         )  # fmt: skip
         check_handlers(HANDLERS)
         access = Access(os.geteuid(), self._group)
@@ -303,7 +306,8 @@ class _Daemon:
             server.close()
             await asyncio.sleep(0)
         log_watches.close()
-        log_files.close()
+        log_files.close(drop_waiting=True)
+        background_work.close()
         readers.close()  # not before: those who wait look again when what they wait for happens
         if ending is not Ending.STORAGE_FAILED:
             self._store.close()
@@ -318,7 +322,6 @@ class _Daemon:
     async def _hold_back_signals(self) -> None:
         """From here on a signal waits for the successor's handlers: by default it would end the process, or be lost."""
         # Blocking holds for this thread only, so it must be the last one.
-        await asyncio.get_running_loop().shutdown_default_executor()
         signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         for _ in range(3):  # the loop reads what came before this, queues the handler, runs it
             await asyncio.sleep(0)
@@ -338,7 +341,7 @@ class _Daemon:
 
         log.info("the last stop was not clean; checking the database")
         try:
-            findings = await asyncio.to_thread(check)
+            findings = await context.background_work.run(check)
         except GivenUp:
             return
         except (OutOfTime, StorageBusy) as reason:
@@ -399,7 +402,7 @@ class _Daemon:
     async def _reload(self, context: Context) -> None:
         """Re-execute, if what is installed now can take over; else go on as before."""
         self._trial = successor.Trial(_own_command(), _as_asked(self._options), os.environ)
-        fault = await asyncio.to_thread(self._trial.fault)
+        fault = await context.background_work.run(self._trial.fault)
         if fault:
             log.error("not re-executed: %s", fault)
             context.reload_refusal, context.reloads_refused = fault, context.reloads_refused + 1

@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from queuectld.logs import LogFileThreads
+from queuectld.threads import Threads
 
 _IN_MODIFY = 0x2
 _IN_Q_OVERFLOW = 0x4000
@@ -49,7 +49,7 @@ class LogWatches:
         inotify: False: as if there were none.
     """
 
-    def __init__(self, threads: LogFileThreads, *, inotify: bool = True) -> None:
+    def __init__(self, threads: Threads, *, inotify: bool = True) -> None:
         self._threads = threads
         self._inotify = inotify
         self._descriptor = -1

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -170,20 +168,6 @@ def _hole_before(descriptor: int, start: int, end: int) -> int:
         else:
             hole = middle
     return hole
-
-
-class LogFileThreads:
-    """Threads that read logs, and nothing else: where the disk is slow, nobody but other readers of logs waits."""
-
-    def __init__(self, count: int = 4) -> None:
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="log")
-
-    async def run(self, read: Callable[..., T], *arguments: object) -> T:
-        """The result of `read`, which does a bounded amount of work."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, read, *arguments)
-
-    def close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
 
 
 def remove_logs(state_dir: Path, deleted: Sequence[Deleted]) -> None:

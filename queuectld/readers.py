@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from queuectl_protocol.errors import ProtocolError
 from queuectld.store.base import Reader, StorageBusy, StorageError
+from queuectld.threads import Threads
 
 T = TypeVar("T")
 
@@ -24,7 +23,7 @@ class Readers:
         self._all = [make() for _ in range(count)]
         for reader in self._all:
             self._free.put(reader)
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="reader")
+        self._threads = Threads(count, "reader")
 
     async def run(self, read: Callable[[Reader], T]) -> T:
         """The result of `read`, which sees what was committed before this call.
@@ -32,7 +31,7 @@ class Readers:
         Raises:
             ProtocolError: what `read` raises; `storage_failed` where the store can't be read; `busy`: it is locked.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, read)
+        return await self._threads.run(self._run, read)
 
     def _run(self, read: Callable[[Reader], T]) -> T:
         reader = self._free.get()
@@ -46,6 +45,6 @@ class Readers:
             self._free.put(reader)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=True)
+        self._threads.close()
         for reader in self._all:
             reader.close()

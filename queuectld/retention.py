@@ -20,6 +20,7 @@ from queuectld.core.settings import Settings
 from queuectld.logs import log_directories, logs_in, remove_logs
 from queuectld.readers import Readers
 from queuectld.store.base import Deleted, Reader
+from queuectld.threads import Threads
 
 log = logging.getLogger("queuectld.retention")
 
@@ -40,12 +41,14 @@ class Retention:
         settings: Callable[[], Settings],
         clock: Clock,
         state_dir: Path,
+        threads: Threads,
     ) -> None:
         self._committer = committer
         self._readers = readers
         self._settings = settings
         self._clock = clock
         self._state_dir = state_dir
+        self._threads = threads
         self._noticed = asyncio.Event()
 
     def notice(self) -> None:
@@ -81,11 +84,11 @@ class Retention:
     async def remove_strays(self) -> None:
         """Remove logs of jobs that are gone: a daemon that is killed between the two can't have removed both."""
         try:
-            for directory in await asyncio.to_thread(log_directories, self._state_dir):
+            for directory in await self._threads.run(log_directories, self._state_dir):
                 # In this order: a job that is not there after its log was can only be gone, for no number comes back.
-                found = await asyncio.to_thread(logs_in, directory)
+                found = await self._threads.run(logs_in, directory)
                 strays = await self._readers.run(functools.partial(_gone, found))
-                await asyncio.to_thread(remove_logs, self._state_dir, strays)
+                await self._threads.run(remove_logs, self._state_dir, strays)
         except (OSError, ProtocolError) as error:
             log.warning("logs of jobs that are gone could not be removed: %s", error)
 
@@ -114,7 +117,7 @@ class Retention:
             lambda store: operations.remove_ended(store, numbers, state, ended_before)
         )
         failpoints.hit("retention.committed")
-        await asyncio.to_thread(remove_logs, self._state_dir, deleted)
+        await self._threads.run(remove_logs, self._state_dir, deleted)
         if deleted:
             log.debug("removed old jobs", extra={"state": state.value, "count": len(deleted)})
         return len(deleted)

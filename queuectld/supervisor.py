@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +54,7 @@ from queuectld.diskspace import DiskSpace
 from queuectld.operations import Settled
 from queuectld.orphans import Orphans, Suspect
 from queuectld.store.base import RunningAttempt, Store, UnreadableJob, WorkerRecord
+from queuectld.threads import Threads
 from queuectld.watchers import Watchers
 from queuectld.worker import cgroups, containment, exit_records, regular_files
 
@@ -87,7 +87,7 @@ OLD_WORKERS_LEASE = MAX_LINE - 1024
 """Bytes of a lease that a worker of version 0.1.0 may not be able to read: it drops the connection instead, and comes
 again. A worker that comes again without such a job is replaced. Otherwise this would go on for ever."""
 
-MAX_UNDERTAKERS = 16
+ENDING_THREADS = 16
 """Process trees that are ended side by side; each looks through all of /proc."""
 
 
@@ -247,7 +247,7 @@ class Supervisor:
         self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._undertakers = ThreadPoolExecutor(MAX_UNDERTAKERS, thread_name_prefix="undertaker")
+        self._ending_threads = Threads(ENDING_THREADS, "ending")
         self._give_up = threading.Event()
         # Held while children come and go, so that a look for orphans takes no newborn worker for one, and misses none.
         self._children = threading.Lock()
@@ -376,7 +376,7 @@ class Supervisor:
                 loop.remove_reader(handle.pidfd)
                 os.close(handle.pidfd)
                 handle.pidfd = -1
-        self._undertakers.shutdown(wait=True)
+        self._ending_threads.close()
 
     def _busy(self) -> bool:
         return any(handle.running or handle.offered for handle in self._handles.values())
@@ -855,28 +855,12 @@ class Supervisor:
             return False
 
         failpoints.hit("lost.noticed")
-        proven = await self._in_thread(end)
+        if self._give_up.is_set():
+            return False  # the threads have ended; a successor goes on with this
+        proven = await self._ending_threads.run(end)
         if proven:
             failpoints.hit("lost.proven")
         return proven
-
-    async def _in_thread(self, work: Callable[[], bool]) -> bool:
-        """What `work` returns; False where this daemon ends before: its successor goes on with the work."""
-        while not self._give_up.is_set():
-            abandoned = threading.Event()
-
-            def run(abandoned: threading.Event = abandoned) -> bool:
-                return not abandoned.is_set() and work()
-
-            try:
-                future = asyncio.get_running_loop().run_in_executor(self._undertakers, run)
-            except RuntimeError as error:  # the system gives no more threads now (nproc), or the daemon ends
-                abandoned.set()  # it is queued all the same, and is tried once more
-                log.error("no thread can be started to end a worker, trying again: %s", error)  # noqa: TRY400
-                await asyncio.sleep(PROOF_PAUSE)
-            else:
-                return await future
-        return False
 
     async def _conclude(self, handle: Handle, lost_as: Outcome | None) -> None:
         """Settle what a worker had that is proven gone, forget it, and only then replace it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.jobs import JobState
 from queuectl_protocol.messages import (
@@ -76,7 +74,7 @@ async def purge(context: Context, _peer: Peer, params: DlqPurgeParams) -> CountR
 
 async def _purged(context: Context, deleted: list[Deleted]) -> int:
     failpoints.hit("purge.committed")
-    await asyncio.to_thread(remove_logs, context.about.state_dir, deleted)
+    await context.background_work.run(remove_logs, context.about.state_dir, deleted)
     for job in deleted:
         context.watchers.removed(job.number)
     return len(deleted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from queuectl_protocol.errors import ProtocolError
@@ -33,7 +32,7 @@ async def info(context: Context, _peer: Peer, _params: NoParams) -> ServerInfo:
 async def backup(context: Context, _peer: Peer, params: BackupParams) -> BackupResult:
     path = Path(params.path)
     try:
-        size = await asyncio.to_thread(_write_backup, context, path)
+        size = await context.background_work.run(_write_backup, context, path)
     except GivenUp:
         raise ProtocolError("shutting_down", "the daemon is stopping", "try again when it is back") from None
     except AlreadyThere as error:

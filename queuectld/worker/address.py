@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from queuectl_protocol.paths import ADDRESS_FILE, parse_address
+from queuectld.worker import regular_files
 
 
 def write(state_dir: Path, socket: Path) -> None:
@@ -20,7 +21,7 @@ def write(state_dir: Path, socket: Path) -> None:
         return
     path = state_dir / ADDRESS_FILE
     temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
+    regular_files.remove(temporary)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(f"{socket}\n".encode())

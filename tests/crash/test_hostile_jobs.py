@@ -131,6 +131,25 @@ def without_threads(directory: Path) -> Iterator[tuple[Daemon, Callable[[bool], 
         daemon.clean_up()
 
 
+def test_all_requests_and_a_stop_while_no_thread_can_be_started(
+    without_threads: tuple[Daemon, Callable[[bool], None]],
+) -> None:
+    """Threads that a request needs were started before."""
+    daemon, take = without_threads
+    take(True)
+    job_id = daemon.enqueue("echo seen")
+    daemon.wait_state(job_id, "completed")
+    assert job_id in str(daemon.call("job.list", state="completed"))
+    assert daemon.call("job.logs", id=job_id)["text"] == "seen\n"
+    assert daemon.call("server.backup", path=str(daemon.directory / "copy.db"))["bytes"] > 0
+    daemon.call("config.set", key="keep_completed_count", value=1)
+    daemon.wait_state(daemon.enqueue("true"), "completed")
+    wait_for(lambda: daemon.call("status.get")["counts"]["completed"] == 1, "the sweep")
+    os.kill(daemon.pid, signal.SIGTERM)
+    assert daemon.process is not None
+    assert daemon.process.wait(60) == 0
+
+
 def test_a_lost_worker_while_no_thread_can_be_started(
     without_threads: tuple[Daemon, Callable[[bool], None]],
 ) -> None:
@@ -139,8 +158,5 @@ def test_a_lost_worker_while_no_thread_can_be_started(
     worker = daemon.worker_of(job_id)
     take(True)
     os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: "no thread can be started" in daemon.log.read_text(), "the daemon to have noticed")
-    assert daemon.job(job_id)["state"] == "processing"
-    take(False)
     job = daemon.wait_state(job_id, "completed")
     assert [attempt["outcome"] for attempt in job["history"]] == ["lost", "completed"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from queuectld.log_watches import LogWatches
-from queuectld.logs import LogFileThreads
+from queuectld.threads import Threads
 from tests.harness import PATIENCE
 
 
@@ -22,7 +22,7 @@ def play(scene: Callable[[LogWatches], Awaitable[None]], *, inotify: bool = True
     """A scene; no descriptor is left after it."""
 
     async def run() -> None:
-        threads = LogFileThreads(1)
+        threads = Threads(1, "log")
         watches = LogWatches(threads, inotify=inotify)
         await scene(watches)
         watches.close()
