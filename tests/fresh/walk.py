@@ -9,11 +9,12 @@ from pathlib import Path
 from tests.docs.page import agrees
 from tests.fresh import readme
 from tests.fresh.terminal import Terminal
-from tests.systemd.machine import BOOT, Machine
+from tests.systemd.machine import BOOT, REPOSITORY, Machine
 
 LOOKS = re.compile(r"queuectl (status|list|show|logs|dlq list)\b")
 """What only looks is asked again until it shows what the page shows: a page needs no time."""
 LOOK_PATIENCE = 20.0
+_NEEDS_ROOT = re.compile(r"geteuid\(\) != 0|mark\.root")
 CHECK_PATIENCE = 5400.0
 SHELLS = ("bash", "zsh", "fish")
 COMPLETIONS = {
@@ -54,6 +55,7 @@ class Walk:
         }
         if check:
             steps["All tests, as an ordinary user, in a home that others can't read"] = self.check
+            steps["The tests that need root, in that same clone"] = self.check_as_root
         for title, step in steps.items():
             began = time.monotonic()
             print(f"\n== {title}", flush=True)
@@ -142,6 +144,11 @@ class Walk:
             self._do(terminal, "cd queuectl")
             self._do(terminal, ".ci/run", CHECK_PATIENCE, tail=12)
 
+    def check_as_root(self) -> None:
+        with self._login() as terminal:
+            self._do(terminal, "cd queuectl")
+            self._do(terminal, f"sudo make test TESTS='{' '.join(_tests_of_root())}'", CHECK_PATIENCE, tail=12)
+
     # --- what a person does -----------------------------------------------------------------------------------------
 
     def _login(self) -> Terminal:
@@ -179,3 +186,9 @@ class Walk:
                 break
             assert time.monotonic() < deadline, f"`{command}` exited {seen}, without {pattern!r}:\n{shown}"
         print(f"   $ {command}   : {pattern}", flush=True)
+
+
+def _tests_of_root() -> list[str]:
+    """The files in which some tests are skipped for others."""
+    files = [path for path in (REPOSITORY / "tests").rglob("test_*.py") if _NEEDS_ROOT.search(path.read_text())]
+    return sorted(str(path.relative_to(REPOSITORY)) for path in files)
