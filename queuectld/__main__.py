@@ -1,6 +1,6 @@
 """`python -m queuectld`."""
 
-from queuectld.cli import main
+from queuectld.entry import main
 
 if __name__ == "__main__":
     main()

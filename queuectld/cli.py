@@ -140,7 +140,6 @@ def command(
 
 def main() -> NoReturn:
     """Exit status: 0 stopped as asked; 1 can't start, or the storage failed; 2 wrong usage."""
-    start.open_standard_descriptors()
     start.unblock_signals(but=daemon.HELD_BACK)
     try:
         command.main(prog_name="queuectld")

@@ -492,7 +492,6 @@ def main() -> NoReturn:
 
     A daemon before 0.2 under which the program was exchanged gives no MARK.
     """
-    start.open_standard_descriptors()
     _reset_signals()
     worker_id, socket_path, state_dir, groups, mark = (*sys.argv[1:6], "")[:5]
     containment.become_subreaper()

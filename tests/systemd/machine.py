@@ -77,7 +77,7 @@ def prepare(root: Path) -> None:
                 shutil.copy2(str(distribution.locate_file(file)), target)
     for name, module in (("queuectl", "queuectl_client"), ("queuectld", "queuectld")):
         script = prefix / "bin" / name
-        script.write_text(f"#!{PREFIX}/bin/python\nfrom {module}.cli import main\nmain()\n")
+        script.write_text(f"#!{PREFIX}/bin/python\nfrom {module}.entry import main\nmain()\n")
         script.chmod(0o755)
     for path in (root, *root.rglob("*")):  # readable for everybody, whatever the umask of whoever runs the tests
         if not path.is_symlink():
