@@ -7,7 +7,6 @@ clients read the address that is valid now from a file in the state directory.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -16,13 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from queuectld import startup
+from queuectld.looks import next_look
 from queuectld.startup import StartError
 from queuectld.worker import address as address_file
 
 log = logging.getLogger("queuectld.listening")
-
-LOOK_SECONDS = 2.0
-"""Between two looks at the socket's file."""
 
 SPARE = "daemon.sock"
 """In the state directory, where the daemon listens while it can't listen where it was asked to."""
@@ -112,7 +109,7 @@ class Listening:
     async def keep(self, moved: Callable[[socket.socket], None]) -> None:
         """Look after the socket for ever; `moved` gets each new one."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await next_look()
             before = self.listener
             if self.renew():
                 moved(self.listener)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
 from queuectl_protocol.errors import ProtocolError
 from queuectld.clock import Clock
 from queuectld.committer import Committer
+from queuectld.looks import next_look
 from queuectld.store.base import StorageBusy, Store
 
 log = logging.getLogger("queuectld")
 
 SLACK = 1.0
 """Seconds that the wall clock may be behind before it counts as set back."""
-
-LOOK = 5.0
-"""Seconds between two looks at the wall clock."""
 
 
 def at_start(store: Store, clock: Clock) -> None:
@@ -45,7 +42,7 @@ async def follow(clock: Clock, committer: Committer, moved: Callable[[], None]) 
         moved: called when they have been.
     """
     while True:
-        await asyncio.sleep(LOOK)
+        await next_look()
         if await come_back(clock, committer):
             moved()
 
