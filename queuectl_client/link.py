@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shlex
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from msgspec import Struct
 from queuectl_client import state
 from queuectl_client.connection import Connection, ConnectionLost
 from queuectl_client.errors import NoDaemon, WrongProtocol
-from queuectl_protocol import paths
+from queuectl_protocol import paths, trust
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.framing import Reply, decode_as
 from queuectl_protocol.messages import NoParams
@@ -125,6 +127,7 @@ class Link:
             try:
                 if guessed and path != paths.SYSTEM_SOCKET:
                     _check_owner(path, connection)
+                _check_way(path, connection)
                 _greet(connection)
             except BaseException:
                 connection.close()
@@ -154,6 +157,27 @@ def _check_owner(path: Path, connection: Connection) -> None:
         raise NoDaemon(
             f"{path} belongs to another user (UID {uid}), so it is not used",
             "if that is meant, name it with `--socket`",
+        )
+
+
+def _check_way(path: Path, connection: Connection) -> None:
+    """Nobody but the daemon's user, this user and root may have put the socket there: nothing is sent before that.
+
+    The socket of another user's daemon is for its group, never for everybody.
+    """
+    uid = connection.peer_uid()
+    try:
+        users = trust.trusted(uid, os.getuid(), uid_map=Path("/proc/self/uid_map").read_text())
+        directory = path.absolute().parent
+        found = trust.replaceable(directory, users, os.getegid(), os.lstat, Path.readlink)
+        if found is None and uid not in {0, os.getuid()} and path.stat().st_mode & stat.S_IWOTH:
+            found = path
+    except OSError as error:
+        raise NoDaemon(f"the way to {path} can't be looked at: {error.strerror}", START_HINT) from None
+    if found is not None:
+        raise NoDaemon(
+            f"{path} is not used: other users can put something else in the place of {found}",
+            "have the daemon listen where nobody else can write (--socket)",
         )
 
 
@@ -190,14 +214,26 @@ def result_of(reply: Reply, kind: type[S]) -> S:
         raise ProtocolError("internal_error", f"the daemon's answer can't be read: {error.message}") from None
 
 
+def _who_may(path: Path) -> str:
+    """What to do where the socket, or its directory, is not open to this user."""
+    import grp  # noqa: PLC0415 - only for the error
+
+    name = "GROUP"
+    for place in (path, path.parent):
+        with contextlib.suppress(OSError, KeyError):
+            name = grp.getgrgid(place.stat().st_gid).gr_name
+            break
+    return (
+        f"only the daemon's own user, root and the socket's group may: `sudo usermod -aG {name} $USER` makes you a "
+        f"member, from your next login on (`sg {name}` starts a shell that has a new group already)"
+    )
+
+
 def _nobody(tried: list[tuple[Path, OSError]]) -> NoDaemon:
     """What to say when nobody answers at any candidate."""
     for path, error in tried:
         if error.errno in {errno.EACCES, errno.EPERM}:
-            return NoDaemon(
-                f"no permission to connect to {path}",
-                "only the daemon's own user, root and its socket group may; ask for membership of that group",
-            )
+            return NoDaemon(f"no permission to connect to {path}", _who_may(path))
         if error.errno == errno.EAGAIN:
             return NoDaemon(f"the daemon at {path} accepts no connections", "it may be stopped or overloaded")
     where = " or ".join(str(path) for path, _ in tried)

@@ -100,6 +100,8 @@ def run(options: Options) -> int:
         if state_dir != options.state_dir:
             log.error("the state directory can't be changed by a reload, only by a restart: still %s", state_dir)
             options = replace(options, state_dir=state_dir)
+        with contextlib.suppress(OSError):  # what is in the way is no reason to let running jobs down
+            startup.make_directories(state_dir)
     else:
         startup.prepare_state_dir(options.state_dir)
         lock, descriptors = startup.lock_state_dir(options.state_dir), startup.raise_descriptor_limit()

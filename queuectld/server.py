@@ -7,14 +7,14 @@ to read costs more than a bounded amount of memory, and nothing it does disturbs
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import ctypes
 import errno
 import logging
 import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,7 @@ count as what their peer holds. In the budget they would keep others out for as 
 """
 
 _CREDENTIALS = struct.Struct("iII")
+_libc = ctypes.CDLL(None, use_errno=True)
 _SO_PEERGROUPS = 59  # socket(7); not in the socket module
 
 
@@ -266,11 +267,20 @@ class Server:
 
 def credentials(peer: socket.socket) -> Credentials:
     pid, uid, gid = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    groups = {gid}
-    with contextlib.suppress(OSError):  # more groups than fit: the primary one has to do
-        more = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
-        groups.update(struct.unpack(f"{len(more) // 4}I", more))
+    groups = {gid, *_groups_of(peer)}
     return Credentials(pid, uid, frozenset(groups))
+
+
+def _groups_of(peer: socket.socket) -> Sequence[int]:
+    """All of them, up to the 65,536 that Linux knows. Python's getsockopt() takes no answer of over 1,024 bytes."""
+    size = ctypes.c_uint32(1024)
+    while True:
+        buffer = ctypes.create_string_buffer(size.value)
+        found = _libc.getsockopt(peer.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(size))
+        if found == 0:
+            return struct.unpack(f"{size.value // 4}I", buffer.raw[: size.value])
+        if ctypes.get_errno() != errno.ERANGE or size.value <= len(buffer):
+            return ()  # the primary one has to do
 
 
 class Connection(asyncio.Protocol):

@@ -12,6 +12,7 @@ import socket
 import stat
 from pathlib import Path
 
+from queuectl_protocol import trust
 from queuectl_protocol.paths import MAX_SOCKET_PATH
 from queuectld.worker import address
 
@@ -43,12 +44,21 @@ def prepare_state_dir(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_state_dir(path)
         path.chmod(0o700)
-        for name in ("logs", "workers", "exits"):
-            (path / name).mkdir(mode=0o700, exist_ok=True)
+        make_directories(path)
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise _unusable(path, error) from None
+
+
+def make_directories(state_dir: Path) -> None:
+    """Make those in the state directory that are missing.
+
+    Raises:
+        OSError: something else is in the place of one, or the disk is full or failed.
+    """
+    for name in ("logs", "workers", "exits"):
+        (state_dir / name).mkdir(mode=0o700, exist_ok=True)
 
 
 def check_state_dir(path: Path) -> None:
@@ -165,7 +175,7 @@ def listen(path: Path, group: int | None) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_owner(path.parent)
+        _check_way(path.parent)
         directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # A path of the kernel's own for one that is too long for it (unix(7): 107 bytes).
@@ -202,10 +212,15 @@ def let_in(path: Path, group: int | None) -> None:
     path.chmod(0o660)
 
 
-def _check_owner(directory: Path) -> None:
-    """Whoever owns the directory could put a socket of his own there, and be told what people enqueue."""
-    if directory.stat().st_uid not in (0, os.geteuid()):
-        raise StartError(f"{directory} belongs to another user", "give --socket a path in a directory of yours")
+def _check_way(directory: Path) -> None:
+    """Whoever could replace a part of the way could put a socket of his own there, and be told what people enqueue."""
+    users = trust.trusted(os.geteuid(), uid_map=Path("/proc/self/uid_map").read_text())
+    found = trust.replaceable(directory.absolute(), users, os.getegid(), os.lstat, Path.readlink)
+    if found is None:
+        return
+    status = found.lstat()
+    why = "belongs to another user" if status.st_uid not in users else "can be written to by other users"
+    raise StartError(f"can't listen in {directory}: {found} {why}", "give --socket a path that nobody else can change")
 
 
 def _remove_stale(path: Path, name: str) -> None:

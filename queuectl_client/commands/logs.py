@@ -66,14 +66,14 @@ def _say_why(client: Client, ref: str, number: int | None) -> None:
     """
     from msgspec import UNSET  # noqa: PLC0415 - loaded by now
 
-    from queuectl_client.render.jobs import now  # noqa: PLC0415 - loaded by now
+    from queuectl_client.render.jobs import hint_for, now  # noqa: PLC0415 - loaded by now
     from queuectl_client.render.times import relative  # noqa: PLC0415
 
     job = client.get(ref, attempts_before=None if number is None else number + 1)
     if number is not None:
         made = [one for one in ([] if job.history is UNSET else job.history) if one.number == number]
         if made and made[0].error:
-            remark(f"attempt {number} of job {job.id} wrote nothing: {made[0].error}")
+            remark(f"attempt {number} of job {job.id} wrote nothing: {made[0].error}", hint_for(made[0].error))
     elif job.state not in {"pending", "failed"}:
         remark(f"job {job.id} was never started, so there is no output: it was {job.state}")
     else:

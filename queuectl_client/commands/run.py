@@ -149,7 +149,7 @@ class _Follower:
 
     def _tell(self, job: Job, history: Sequence[Attempt]) -> None:
         """Say how an attempt ended, and when the next one begins."""
-        from queuectl_client.render.jobs import now  # noqa: PLC0415
+        from queuectl_client.render.jobs import hint_for, now  # noqa: PLC0415
         from queuectl_client.render.times import span  # noqa: PLC0415
 
         made = next((one for one in history if one.number == self._attempt), None)
@@ -163,7 +163,8 @@ class _Follower:
         remark(
             f"attempt {made.number} {made.outcome}"
             + (f": {reason}" if reason else "")
-            + (f"; next in {span(wait)}" if wait > 0 else "")
+            + (f"; next in {span(wait)}" if wait > 0 else ""),
+            hint_for(made.error) if made is history[0] else "",
         )
 
 
@@ -201,10 +202,10 @@ def _stop(client: Client, follower: _Follower, signals: Signals) -> int:
 
 def _status_of(job: Job) -> int:
     """What to exit with, after the job has ended; if there is more to say than the number, it is said."""
-    from queuectl_client.render.jobs import ended_sentence  # noqa: PLC0415 - loaded by now
+    from queuectl_client.render.jobs import ended_sentence, hint_for  # noqa: PLC0415 - loaded by now
 
     if job.state != "completed":
-        remark(ended_sentence(job))
+        remark(ended_sentence(job), hint_for(job.error))
     return exit_status_of(job.state, job.exit_code)
 
 

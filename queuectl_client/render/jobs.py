@@ -198,6 +198,16 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def hint_for(error: str | None) -> str:
+    """What to do about an attempt's error, where that is known; "" where it is not."""
+    if error is not None and error.startswith("can't enter the working directory"):
+        return (
+            "the job runs as the daemon's user, who may not see that directory (a machine's service sees no home): "
+            "`--cwd DIR` names another, and `--clean-env` leaves your environment out"
+        )
+    return ""
+
+
 def ended_sentence(job: Job) -> str:
     """How a job ended, for a remark."""
     if job.state not in ENDED:

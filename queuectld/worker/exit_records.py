@@ -36,6 +36,7 @@ def write(state_dir: Path, result: AttemptResult) -> None:
         OSError: the disk is full or failed.
     """
     path = path_of(state_dir, result.job, result.attempt)
+    path.parent.mkdir(mode=0o700, exist_ok=True)  # somebody may have tidied up; not where the whole directory is gone
     temporary = path.with_suffix(_UNFINISHED)
     regular_files.remove(temporary)  # of an earlier try; and a link in its place is not followed
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

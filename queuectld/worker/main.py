@@ -95,6 +95,8 @@ class Worker:
         self._attempt: Attempt | None = None
         self._untold: AttemptResult | None = None
         self._recorded = False
+        self._homeless = False
+        """The state directory was gone when the exit record was to be written: nobody may ever look for it there."""
         self._complained = False
         """Of a disk that did not take the exit record."""
         self._carried: AttemptResult | None = None
@@ -126,7 +128,7 @@ class Worker:
         if self._away_since is not None:
             if self._connection is not None:
                 return False  # the answer to the attach may bring an attempt
-            if self._untold is not None and not self._recorded:
+            if self._untold is not None and not self._recorded and not self._homeless:
                 return False  # it is nowhere but here
             if self._exiting:
                 return True
@@ -214,7 +216,7 @@ class Worker:
 
     def _ended(self, result: AttemptResult) -> None:
         self._untold = result
-        self._recorded = self._complained = False
+        self._recorded = self._homeless = self._complained = False
         failpoints.hit("worker.ended")
         if self._attached:
             self._tell(self._untold)
@@ -233,10 +235,10 @@ class Worker:
             return
         try:
             exit_records.write(self._state_dir, self._untold)
-            self._recorded = True
+            self._recorded, self._homeless = True, False
             failpoints.hit("worker.recorded")
         except FileNotFoundError:
-            self._recorded = True  # the state directory is gone: nobody will ever look for it there
+            self._homeless = True  # the state directory is gone, for a moment or for good: tried again
         except OSError as error:
             if not self._complained:
                 _say(f"worker {self._id}: can't write the exit record of an attempt, trying again: {error}")

@@ -263,7 +263,10 @@ def test_logs_of_an_attempt_that_could_not_be_started_say_why(single: Daemon, di
     for follow in ([], ["-f"], ["--attempt", "1"]):
         for job, reason in expected.items():
             done = single.queuectl("logs", *follow, job)
-            assert (done.stdout, done.stderr) == ("", f"queuectl: attempt 1 of job {job} wrote nothing: {reason}\n")
+            assert (done.stdout, done.stderr.splitlines()[0]) == (
+                "",
+                f"queuectl: attempt 1 of job {job} wrote nothing: {reason}",
+            )
         assert single.queuectl("logs", *follow, "fine").stderr == ""
     assert single.queuectl("logs", "--json", "gone").stderr == ""
 

@@ -38,7 +38,7 @@ def test_output_of_both_streams_and_nothing_else(single: Daemon, directory: Path
 def test_the_jobs_status_is_passed_on(single: Daemon, words: list[str], status: int, reason: str) -> None:
     done = single.queuectl("run", "--id", "it", "--max-retries", "1", *words, check=False)
     assert (done.returncode, done.stdout) == (status, "")
-    [said] = done.stderr.splitlines()
+    said, *_hint = done.stderr.splitlines()
     assert said.startswith("queuectl: job it is dead: ")
     assert reason in said
 
@@ -174,3 +174,12 @@ def test_it_rides_through_a_daemon_that_comes_back(single: Daemon, directory: Pa
     # (If its `sleep` is ended before the shell is, the shell remarks on it.)
     assert output.removeprefix("Terminated\n") == ("begun\nended\n" if how == "stopped" else "ended\n")
     assert ("attempt 1 was interrupted by a shutdown" in remarks) == (how == "stopped")
+
+
+def test_a_directory_that_the_daemon_can_not_see_gives_a_hint(single: Daemon, directory: Path) -> None:
+    done = single.queuectl("run", "--cwd", f"{directory}/gone", "--max-retries", "3", "--", "id", check=False)
+    assert done.returncode == 126
+    assert done.stderr.count("can't enter the working directory") == 3
+    assert done.stderr.count("`--cwd DIR`") == 2, "after the first attempt, and in the end"
+    once = single.queuectl("run", "--cwd", f"{directory}/gone", "--max-retries", "1", "--", "id", check=False)
+    assert once.stderr.count("`--cwd DIR`") == 1

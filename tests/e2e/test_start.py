@@ -250,6 +250,42 @@ def test_members_of_the_socket_group_may(make_daemon: Callable[..., Daemon], dir
 
 
 @root_only
+def test_a_member_of_very_many_groups_may(make_daemon: Callable[..., Daemon], directory: Path) -> None:
+    daemon = make_daemon("--socket-group", "12345").start()
+    open_ways(directory, daemon.directory)
+    for others in (range(20_000, 20_300), range(10_000, 12_000)):
+        done = ask_as(daemon, NOBODY, 23456, 12345, *others)
+        assert json.loads(done.stdout)["result"]["pid"] == daemon.pid
+
+
+@root_only
+@pytest.mark.parametrize("way", ["below another user's directory", "below a directory that all may write to"])
+def test_a_socket_that_others_could_replace_is_neither_made_nor_used(
+    make_daemon: Callable[..., Daemon], directory: Path, way: str
+) -> None:
+    daemon = make_daemon()
+    home = daemon.directory / "home"
+    (home / "mine").mkdir(parents=True)
+    daemon.socket = home / "mine" / "sock"
+    daemon.start()
+
+    def spoil() -> None:
+        if way.startswith("below another"):
+            os.chown(home, NOBODY, NOBODY)
+        else:
+            home.chmod(0o777)
+
+    assert daemon.queuectl("status").returncode == 0
+    spoil()
+    done = daemon.queuectl("enqueue", "--env", "TOKEN=secret", "--", "true", check=False)
+    assert done.returncode == 3
+    assert f"other users can put something else in the place of {home}" in done.stderr
+    assert daemon.call("job.list")["jobs"] == []
+    other = make_daemon("--socket", str(home / "mine" / "another"))
+    assert str(home) in refusal(other)
+
+
+@root_only
 def test_a_group_member_is_no_worker(make_daemon: Callable[..., Daemon], directory: Path) -> None:
     daemon = make_daemon("--socket-group", "12345").start()
     open_ways(directory, daemon.directory)

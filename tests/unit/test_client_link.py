@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import grp
 import json
 import os
 import socket
@@ -14,6 +16,7 @@ import pytest
 
 from queuectl_client import Client, ClientError, NoDaemon
 from queuectl_client.errors import BadRequest, OutcomeUnknown, WrongProtocol
+from queuectl_client.link import _nobody
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.version import PROTOCOL, __version__
 
@@ -230,3 +233,16 @@ def test_a_guessed_socket_of_another_user_is_not_used(
         pytest.raises(NoDaemon, match="answer"),
     ):
         client.status()
+
+
+def test_without_permission_the_group_is_named_and_the_next_login(directory: Path) -> None:
+    group = grp.getgrgid(directory.stat().st_gid).gr_name
+    path = directory / "s.sock"
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # root is denied nothing by a mode
+    for present in (False, True):
+        if present:
+            path.touch()
+        error = _nobody([(path, denied)])
+        assert error.message == f"no permission to connect to {path}"
+        assert f"usermod -aG {group} $USER" in error.hint
+        assert "from your next login on" in error.hint
