@@ -315,7 +315,7 @@ def test_a_log_that_can_not_be_made_for_want_of_a_descriptor(single: Daemon) -> 
     limits = resource.prlimit(worker["pid"], resource.RLIMIT_NOFILE)
     resource.prlimit(worker["pid"], resource.RLIMIT_NOFILE, (3, limits[1]))
     job_id = single.enqueue("true", max_retries=1)
-    wait_for(lambda: "can't open its log" in single.log.read_text(), "the worker to say so")
+    wait_for(lambda: "can't be started yet" in single.log.read_text(), "the worker to say so")
     assert "Too many open files" in single.log.read_text()
     resource.prlimit(worker["pid"], resource.RLIMIT_NOFILE, limits)
     assert len(single.wait_state(job_id, "completed")["history"]) == 1
