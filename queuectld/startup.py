@@ -172,7 +172,10 @@ def listen(path: Path, group: int | None) -> socket.socket:
         StartError: somebody listens there, or it can't be made.
     """
     _check_name(path, "the socket", "give --socket another path")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    except OSError as error:  # no descriptor or memory left
+        raise StartError(f"can't listen on {path}: {error.strerror}") from None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_way(path.parent)
@@ -226,7 +229,7 @@ def _check_way(directory: Path) -> None:
 def _remove_stale(path: Path, name: str) -> None:
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise StartError(f"{path} is there and is no socket", "remove it, or give --socket another path")
+            raise StartError(f"{path} is there, and is not a socket", "remove it, or give --socket another path")
     except FileNotFoundError:
         return
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)

@@ -105,6 +105,7 @@ class Trial:
         self._environment = {name: value for name, value in environ.items() if name not in _NOT_FOR_A_CHECK}
         self._environment[VARIABLE] = msgspec.json.encode(running).decode()
         self._process: subprocess.Popen[str] | None = None
+        self._given_up = False
 
     def fault(self) -> str:
         """Why the installed program can't take over from this process; "" if it can. Takes seconds."""
@@ -121,6 +122,8 @@ class Trial:
         except OSError as error:
             return str(error)
         with self._process as process:
+            if self._given_up:  # asked after the process was set: `give_up` sees to the process, or is seen here
+                process.kill()
             try:
                 # Its output tells, not its exit status: that may be collected by who reaps this process's children.
                 output, errors = process.communicate(timeout=CHECK_SECONDS)
@@ -134,6 +137,7 @@ class Trial:
         return reasons[-1].removeprefix("queuectld: ").removeprefix("Error: ") if reasons else "it says nothing"
 
     def give_up(self) -> None:
-        """Nobody wants to know any more."""
+        """Nobody wants to know any more. Called from another thread than `fault`, also before that has begun."""
+        self._given_up = True
         if self._process is not None:
             self._process.kill()
