@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +31,7 @@ from queuectld.listening import Listening, own_name
 from queuectld.log_watches import LogWatches
 from queuectld.readers import Readers
 from queuectld.retention import Retention
-from queuectld.server import Access, Connection, Server, check_handlers
+from queuectld.server import Access, Server, check_handlers
 from queuectld.startup import StartError
 from queuectld.statusline import StatusLine
 from queuectld.store.base import GivenUp, OutOfTime, StorageBusy, StorageError, StorageFailed, Store
@@ -131,7 +130,8 @@ def run(options: Options) -> int:
     if identity is None and group is None:
         # The file is systemd's, and so is the decision whom it lets in: SocketGroup=, SocketMode=.
         group = startup.group_of(listener)
-    others_too = inherited.others_too or os.getpid() == 1 if inherited else orphans.may_get_others()
+    # After an exec, the children are those of the process before it: they say nothing of others.
+    others_too = (inherited.others_too or os.getpid() == 1) if inherited else orphans.may_get_others()
     containment.become_subreaper()
     if identity is None:
         home = address = Path(os.fsdecode(listener.getsockname() or b""))
@@ -242,7 +242,7 @@ class _Daemon:
             dict(HANDLERS),
             access,
             startup.connection_limit(),
-            _detached(supervisor),
+            supervisor.detached,
             supervisor.is_worker,
             startup.workers_at_once(),
             supervisor.turned_away,
@@ -475,13 +475,6 @@ def _handed_over(server: Server) -> list[handover.Passed]:
 def _running_mark(state_dir: Path) -> Path:
     """A file that is there from the start to a clean stop."""
     return state_dir / "running"
-
-
-def _detached(supervisor: Supervisor) -> Callable[[Connection], None]:
-    def detached(connection: Connection) -> None:
-        supervisor.detached(connection)
-
-    return detached
 
 
 async def _watchdog(context: Context, line: StatusLine) -> None:

@@ -10,12 +10,9 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from queuectld.store.base import Deleted
 from queuectld.worker.log_files import log_path
-
-T = TypeVar("T")
 
 log = logging.getLogger("queuectld.logs")
 

@@ -47,7 +47,7 @@ def differing(spec: JobSpec, there: Job, stored: bytes, settings: Settings) -> l
         names.append("timeout")
     if spec.exact_env == there.exact_env and _compared(spec, spec.env or {}) != _compared(spec, variables):
         names.append("env")
-    if spec.delay != asked.delay if asked else not there.exact_env:
+    if (asked is None and not there.exact_env) or (asked is not None and spec.delay != asked.delay):
         names.append("delay")
     if not names and asked is None and spec.env != variables:
         names.append("delay` or `env")  # the job does not hold which of its variables are compared

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.jobs import JobState
 from queuectl_protocol.messages import (
     CountResult,
@@ -32,18 +31,16 @@ async def list_(context: Context, _peer: Peer, params: DlqListParams) -> JobPage
 async def retry(context: Context, _peer: Peer, params: DlqRetryParams) -> CountResult:
     context.refuse_when_stopping()
     count = 0
-    if params.ids is not None and not params.all:
+    if params.ids is not None:
         ids, now = params.ids, context.clock.now()
         numbers = await context.committer.submit(lambda store: operations.dlq_retry(store, ids, now))
         count = _retried(context, numbers)
-    elif params.all and params.ids is None:
+    else:
         after = 0
         while numbers := await _retry_step(context, after):
             # Upwards only: a job that dies again meanwhile is not retried a second time by this request.
             count += _retried(context, numbers)
             after = numbers[-1]
-    else:
-        raise _either_or()
     return CountResult(count=count)
 
 
@@ -61,14 +58,12 @@ def _retried(context: Context, numbers: list[int]) -> int:
 
 async def purge(context: Context, _peer: Peer, params: DlqPurgeParams) -> CountResult:
     count = 0
-    if params.ids is not None and not params.all:
+    if params.ids is not None:
         ids = params.ids
         count = await _purged(context, await context.committer.submit(lambda store: operations.dlq_purge(store, ids)))
-    elif params.all and params.ids is None:
+    else:
         while deleted := await context.committer.submit(lambda store: operations.dlq_purge_some(store, STEP)):
             count += await _purged(context, deleted)
-    else:
-        raise _either_or()
     return CountResult(count=count)
 
 
@@ -78,7 +73,3 @@ async def _purged(context: Context, deleted: list[Deleted]) -> int:
     for job in deleted:
         context.watchers.removed(job.number)
     return len(deleted)
-
-
-def _either_or() -> ProtocolError:
-    return ProtocolError("invalid_params", "give either `ids` or `all`")

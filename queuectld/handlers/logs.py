@@ -24,7 +24,7 @@ GATHER = 0.02
 
 
 async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
-    """One piece; with `follow`, waits until there is one."""
+    """One piece of the output; with `follow`, waits until there is some."""
     number = (await context.readers.run(lambda reader: operations.find(reader, params.id))).number
     change = AnyChange()
     changed = change.event
