@@ -182,7 +182,7 @@ class Client:
             command: run by `/bin/sh -c`; give this or `argv`.
             argv: executed as it is, without a shell.
             id: letters, digits, `.`, `_`, `-`; made where none is given.
-            queue: its lane, `default` if none is given.
+            queue: the name of its queue; `default` if none is given.
             priority: higher runs first; 0 if none is given.
             max_retries: executions in all, the first included. None: the setting.
             timeout: seconds that an attempt may take, 0 is no limit. None: the setting `job_timeout`.

@@ -42,7 +42,9 @@ def _read_config(context: click.Context, _parameter: click.Parameter, value: Pat
 
 def _check_cgroup(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
     if value is not None and not cgroups.is_usable(value):
-        raise click.BadParameter(f"{value} is no cgroup v2 directory in which this user can make groups and kill them")
+        raise click.BadParameter(
+            f"{value} is not a cgroup v2 directory in which this user can make groups and kill them"
+        )
     return value
 
 

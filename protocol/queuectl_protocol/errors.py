@@ -23,7 +23,7 @@ KINDS: dict[str, ErrorKind] = {
     kind.word: kind
     for kind in (
         ErrorKind("parse_error", -32700, "The line is not JSON."),
-        ErrorKind("invalid_request", -32600, "The line is JSON, but no JSON-RPC 2.0 request."),
+        ErrorKind("invalid_request", -32600, "The line is JSON, but not a JSON-RPC 2.0 request."),
         ErrorKind("method_not_found", -32601, "There is no such method."),
         ErrorKind("invalid_params", -32602, "A parameter is missing, unknown, of the wrong type or out of range."),
         ErrorKind("internal_error", -32603, "A fault in the daemon itself; it is in its log."),

@@ -56,7 +56,7 @@ class Outcome(enum.StrEnum):
     TIMEOUT = "timeout"  # ended by its worker after `timeout` seconds
     LOST = "lost"  # its worker vanished or fell silent: "worker lost"
     CANCELLED = "cancelled"  # ended because a person said so
-    INTERRUPTED = "interrupted"  # by a shutdown: does not count. With an error: by a signal to its worker; counts
+    INTERRUPTED = "interrupted"  # by a shutdown, not counted; with an error: by a signal to its worker, counted
 
 
 class JobSpec(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -224,7 +224,7 @@ _CONTENT_FIELDS = [
 
 
 def content(spec: JobSpec) -> bytes:
-    """What makes two specs the same job, in one form however they were written: all but the id.
+    """What makes two specs the same job, in one form however they were written: all fields but the id.
 
     A field that is given its default is the same as one that is left out; the order of `env` does not matter. The
     caller's own environment is left out: the same command from another terminal is the same job. Fields that later

@@ -52,7 +52,10 @@ def daemon() -> None:
     )
 )
 @click.option(
-    "--state-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where it keeps all."
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="State directory, for its database, logs and locks.",
 )
 @click.option(
     "--workers", type=click.IntRange(0, 4096), metavar="N", help="So many workers; else as many as last time."

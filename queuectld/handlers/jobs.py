@@ -84,7 +84,7 @@ async def page(context: Context, params: JobListParams) -> JobPage:
     after = None
     if params.after is not None:
         if not params.after.isascii() or not params.after.isdigit() or int(params.after) >= 2**63:
-            raise ProtocolError("invalid_params", "`after` is no cursor", "give the `next` of the page before")
+            raise ProtocolError("invalid_params", "`after` is not a cursor", "give the `next` of the page before")
         after = int(params.after)
     jobs, following = await context.readers.run(
         lambda reader: reader.jobs(params.state, params.queue, params.limit, after)

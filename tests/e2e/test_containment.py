@@ -385,7 +385,7 @@ def refusal(daemon: Daemon) -> str:
 
 def test_a_directory_that_is_no_cgroup_is_refused(make_daemon: Callable[..., Daemon], directory: Path) -> None:
     said = refusal(make_daemon("--cgroup", str(directory)))
-    assert f"{directory} is no cgroup v2 directory" in said
+    assert f"{directory} is not a cgroup v2 directory" in said
     assert list(directory.glob("probe*")) == []
 
 

@@ -336,7 +336,7 @@ def test_a_link_in_the_sockets_place_is_refused_and_left_alone(make_daemon: Call
     assert daemon.process is not None
     assert daemon.process.wait(60) == 1
     said = daemon.log.read_text()
-    assert f"{daemon.socket} is there and is no socket" in said
+    assert f"{daemon.socket} is there, and is not a socket" in said
     assert "Traceback" not in said
     assert daemon.socket.readlink() == pointed
     if target == "file":
