@@ -648,7 +648,7 @@ class Supervisor:
             self._tell_end(handle, Outcome.CANCELLED)
         if handle.stopping_at is not None:
             self._tell_end(handle, Outcome.INTERRUPTED)
-        if handle.retiring:
+        if handle.retiring and not handle.offered:  # else it is told when it is known whether it has an attempt
             self._tell_exit(handle)
         self._fill_pool()  # who goes was not known before
         self.wake()

@@ -102,6 +102,8 @@ class Worker:
         self._carried: AttemptResult | None = None
         self._exiting = False
         self._interrupted = False
+        self._leave_by: float | None = None
+        """It has told the daemon that it goes, and waits no longer than this for the daemon to let it go."""
         self._heartbeat_interval = 5.0
         self._kill_grace = 10.0
         now = time.monotonic()
@@ -162,6 +164,8 @@ class Worker:
             found.append(due)
         if self._answer_due is not None:
             found.append(self._answer_due)
+        if self._leave_by is not None and not self._exiting:
+            found.append(self._leave_by)
         return found
 
     def _on_deadlines(self, now: float) -> None:
@@ -178,6 +182,8 @@ class Worker:
         if self._answer_due is not None and now >= self._answer_due:
             self._answer_due = None
             self._record()
+        if self._interrupted and not self._exiting:
+            self._leave(now)
         if self._attached and now >= self._next_heartbeat:
             self._next_heartbeat = now + self._heartbeat_interval
             if not self._unsent:  # a daemon that does not read gets no more of them
@@ -202,11 +208,26 @@ class Worker:
         if self._attempt is not None:
             self._attempt.step()
             self._collect()
-        if self._interrupted:
-            self._exiting = True
-            if self._attempt is not None:
-                self._attempt.end(Outcome.INTERRUPTED, self._kill_grace, unasked=True)
-                self._collect()
+        if self._interrupted and self._attempt is not None:
+            self._attempt.end(Outcome.INTERRUPTED, self._kill_grace, unasked=True)
+            self._collect()
+
+    def _leave(self, now: float) -> None:
+        """Somebody ended this worker by a signal: go, but not before the daemon knows.
+
+        A lease may be on its way here. Gone without a word, this worker would be lost with a job that it never ran. So
+        it attaches once more: the answer brings such a lease, and `worker.exit` says that none comes any more.
+        """
+        if self._connection is None:
+            self._exiting = True  # there is no daemon to ask
+        elif self._leave_by is not None:
+            if now >= self._leave_by:
+                self._exiting = True
+                self._disconnect()
+        elif self._attached and self._attempt is None and self._untold is None:
+            self._leave_by = now + ANSWER_PATIENCE
+            self._disconnect()
+            self._connect()
 
     def _collect(self) -> None:
         """Tell the outcome, if there is one."""
@@ -275,7 +296,13 @@ class Worker:
         self._carried = self._untold
         self._call(
             "worker.attach",
-            AttachParams(worker=self._id, running=running, ended=self._untold, exiting=self._exiting, mark=self._mark),
+            AttachParams(
+                worker=self._id,
+                running=running,
+                ended=self._untold,
+                exiting=self._exiting or self._leave_by is not None,
+                mark=self._mark,
+            ),
         )
 
     def _daemon_address(self) -> Path:

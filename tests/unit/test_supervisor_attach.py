@@ -16,7 +16,7 @@ from msgspec import Struct
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.framing import MAX_LINE
 from queuectl_protocol.jobs import JobState, Outcome
-from queuectl_protocol.messages import AttachParams, AttachResult
+from queuectl_protocol.messages import AttachParams, AttachResult, AttemptResult
 from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.core.settings import Settings
@@ -139,6 +139,24 @@ def test_one_that_was_told_to_exit_by_an_earlier_daemon_is_told_again(tmp_path: 
     answer, before, after = attach_and(tmp_path, worker, AttachParams(worker="w1", exiting=True), look)
     assert answer.lease is not None
     assert (before, after) == ([], ["worker.exit"])
+
+
+def test_one_that_goes_while_it_is_leased_a_job_is_told_of_the_job_first(tmp_path: Path, worker: WorkerRecord) -> None:
+    """It would have exited, and be lost with the job."""
+
+    async def play() -> None:
+        async with supervised(tmp_path, worker, new_job("job"), desired=1) as (supervisor, _store):
+            ended = AttemptResult(1, 1, "token", Outcome.COMPLETED, NOW, exit_code=0)
+            await supervisor.attach(Ear(worker.pid), AttachParams(worker="w1", ended=ended))
+            await asyncio.sleep(0)  # until it waits for work
+            await supervisor._committer.submit(lambda store: store.insert([new_job("next")], NOW))
+            supervisor.wake()
+            ear = Ear(worker.pid)
+            await supervisor.attach(ear, AttachParams(worker="w1", exiting=True))
+            await asyncio.to_thread(wait_for, lambda: "worker.exit" in ear.heard, "the worker to be told to exit")
+            assert ear.heard == ["attempt.start", "worker.exit"]
+
+    asyncio.run(play())
 
 
 def test_changed_settings_are_in_the_answer(tmp_path: Path, worker: WorkerRecord) -> None:

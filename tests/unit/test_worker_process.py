@@ -114,6 +114,40 @@ def test_a_lease_that_meets_a_signal_on_its_way_does_not_run(
         assert not (directory / "ran").exists()
 
 
+@pytest.mark.parametrize("leased", [True, False])
+def test_a_signal_does_not_end_a_worker_that_may_have_been_leased_a_job(
+    listener: socket.socket, worker: subprocess.Popen[bytes], leased: bool
+) -> None:
+    """A lease may be on its way: gone without a word, the worker would count as lost with a job that it never ran."""
+    with accept(listener) as first:
+        answer(first, first.receive(), heartbeat_interval=60, kill_grace=1, mark="mark")
+        wait_for(lambda: unread(first) == 0, "the worker to be attached")
+        worker.send_signal(signal.SIGTERM)
+        with accept(listener) as again:
+            attach = again.receive()
+            assert (attach["method"], attach["params"]["exiting"]) == ("worker.attach", True)
+            if leased:
+                answer(again, attach, heartbeat_interval=60, kill_grace=1, mark="mark", lease=LEASE)
+                finish = again.receive()
+                ended = finish["params"]["ended"]
+                assert (ended["outcome"], ended.get("unasked", False)) == ("interrupted", False)
+                answer(again, finish)
+            else:
+                answer(again, attach, heartbeat_interval=60, kill_grace=1, mark="mark")
+            tell(again, "worker.exit")
+            assert worker.wait(PATIENCE) == 0
+
+
+def test_a_signal_ends_a_worker_whose_daemon_does_not_answer(
+    listener: socket.socket, worker: subprocess.Popen[bytes]
+) -> None:
+    with accept(listener) as wire:
+        answer(wire, wire.receive(), heartbeat_interval=60, kill_grace=1, mark="mark")
+        wait_for(lambda: unread(wire) == 0, "the worker to be attached")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(PATIENCE) == 0
+
+
 def test_a_timeout_longer_than_the_system_can_wait_at_once(
     listener: socket.socket, worker: subprocess.Popen[bytes]
 ) -> None:
