@@ -22,7 +22,7 @@ _PREFIX = "attempt-"
 def own_group() -> Path | None:
     """The cgroup v2 directory that this process is in; None where there is no such tree."""
     mount = None
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in _lines("/proc/self/mountinfo"):
         left, _, right = line.partition(" - ")
         if right.startswith("cgroup2 "):
             fields = left.split()
@@ -30,13 +30,18 @@ def own_group() -> Path | None:
             break
     if mount is None:
         return None
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in _lines("/proc/self/cgroup"):
         if line.startswith("0::"):
             path = line[3:]
             if root != "/" and path.startswith(root):
                 path = path[len(root) :]
             return mount / path.lstrip("/")
     return None
+
+
+def _lines(path: str) -> list[str]:
+    """A file of the kernel's that holds names, which may be any bytes."""
+    return os.fsdecode(Path(path).read_bytes()).split("\n")
 
 
 def delegated_group(environ: Mapping[str, str]) -> Path | None:

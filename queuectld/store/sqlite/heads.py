@@ -6,6 +6,9 @@ import heapq
 
 _DUE = float("-inf")
 
+_STALE = 64
+"""Entries that no longer hold, of which so many and one for each priority may be kept."""
+
 
 class Heads:
     """For each priority that has waiting jobs, a time that the first of them is not due before.
@@ -45,6 +48,15 @@ class Heads:
             heapq.heappush(self._due, -priority)
         else:
             heapq.heappush(self._later, (bound, priority))
+            if len(self._later) > 2 * len(self._bounds) + _STALE:
+                # Else jobs that are due ever earlier would leave an entry each, until its time comes.
+                self._later = [(bound, priority) for priority, bound in self._bounds.items() if bound != _DUE]
+                heapq.heapify(self._later)
+
+    @property
+    def size(self) -> int:
+        """How many entries are kept."""
+        return len(self._bounds) + len(self._due) + len(self._later)
 
     def highest_due(self, now: float) -> float | None:
         """The highest priority that may have a job that is due at `now`."""
