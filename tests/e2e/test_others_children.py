@@ -45,9 +45,10 @@ def test_orphans_of_others_that_come_to_pid_1(make_daemon: Callable[..., Daemon]
     assert daemon.call("server.info")["pid"] == 1
     (inside,) = map(int, Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split())
     mark = f"{daemon.directory}/other"
-    other = f'sh -c \'setsid sh -c "while :; do sleep 0.1; done" {mark} & setsid sh -c "exit 3" &\''
+    # One process only: a shell in a loop is two of the same name for moments.
+    other = f"sh -c 'OTHER={mark} exec setsid -f sleep 1000000'; setsid -f sh -c 'exit 3'"
     subprocess.run(["nsenter", "-t", str(inside), "-p", "-m", "sh", "-c", other], check=True, env={})
-    assert processes_with(mark)
+    wait_for(lambda: processes_with(mark), "the other program to run")
     for command in (LOSE_THE_WORKER, f"sleep 1000 & {LOSE_THE_WORKER}", "kill $PPID; sleep 1000"):
         job = daemon.wait_state(daemon.enqueue(command, max_retries=1), "dead")
         assert len(job["history"]) == 1

@@ -104,6 +104,8 @@ def test_a_worker_of_the_new_version_serves_the_old_daemon(old: Daemon) -> None:
     (worker,) = old.wait_workers(1)
     install(old)
     os.kill(worker["pid"], signal.SIGKILL)
+    # Not before: a job that is leased to the dead one has its only attempt lost.
+    wait_for(lambda: old.wait_workers(1)[0]["pid"] != worker["pid"], "a worker of the new version")
     job, gate, ran = gated_job(old)
     reload(old)
     old.wait_workers(1, "busy")
