@@ -128,7 +128,7 @@ class Link:
                 if guessed and path != paths.SYSTEM_SOCKET:
                     _check_owner(path, connection)
                 _check_way(path, connection)
-                _greet(connection)
+                _check_protocol(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -181,7 +181,7 @@ def _check_way(path: Path, connection: Connection) -> None:
         )
 
 
-def _greet(connection: Connection) -> None:
+def _check_protocol(connection: Connection) -> None:
     """See that the daemon speaks this version of the protocol."""
     request = connection.send("server.info", NoParams())
     reply = connection.receive()

@@ -154,7 +154,7 @@ class Server:
             self.listen(listener)
 
     def _accept(self) -> None:
-        """Take in who waits; some at a time, so that a crowd does not keep those from being served who are in."""
+        """Take in connections that wait, some at a time: however many wait, those that are in are served meanwhile."""
         assert self._listener is not None  # noqa: S101 - only called while it listens
         for _ in range(ACCEPT_AT_ONCE):
             try:

@@ -128,25 +128,28 @@ class Handle:
     peer: Peer | None = None
     was_attached: bool = False
     turned_away: bool = False
-    """It came back, and there was no room for its connection. It tries again."""
-    greeted: bool = False
-    """Its attach on `peer` was answered. Until then it is told nothing: orders that overtake the answer speak of what
-    the worker does not know yet, an attempt perhaps. They are repeated after it."""
+    """The worker came back when there was no room for its connection. It tries again."""
+    attach_answered: bool = False
+    """The worker's attach on `peer` was answered. Until then the worker is told nothing: an order that overtakes the
+    answer may speak of an attempt that the worker does not know yet. Such orders are repeated after the answer."""
     retiring: bool = False
-    """It gets no more attempts, and exits."""
+    """The worker gets no more attempts, and exits."""
     dismissed: bool = False
-    """Its place in the pool is given up: it is not replaced."""
+    """The worker's place in the pool is given up: the worker is not replaced."""
     parked: bool = False
-    """Attached, idle, and known to wait for an attempt."""
+    """The worker is attached, idle, and known to wait for an attempt."""
     offered: bool = False
-    """An attempt may be committed to it at this moment; it must not be told to exit before that is known."""
+    """An attempt may be committed to the worker at this moment. The worker must not be told to exit before it is known
+    whether one was."""
     vanished: bool = False
-    """The process is dead; it may still have a connection, with words of its on it."""
+    """The process is dead. Its connection may still be there, with messages that were not read yet."""
     ending: bool = False
-    hurried: bool = False
-    """What it runs, and what it may be given at this moment, is to be interrupted."""
+    """What the worker has left is being ended; nothing that it says counts any more."""
+    interrupting: bool = False
+    """The attempt that the worker runs, or may be given at this moment, is to be interrupted."""
     stopping_at: float | None = field(default=None)
-    """Monotonic seconds; told to end its attempt for a shutdown, it must be gone by then."""
+    """Monotonic seconds. The worker was told to end its attempt for a shutdown. Where it has not done so by then, the
+    worker itself is ended."""
 
     @property
     def patience(self) -> float:
@@ -158,7 +161,7 @@ class Handle:
     @property
     def listener(self) -> Peer | None:
         """Who can be told something now."""
-        return self.peer if self.greeted else None
+        return self.peer if self.attach_answered else None
 
     @property
     def state(self) -> WorkerState:
@@ -249,7 +252,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending_threads = Threads(ENDING_THREADS, "ending")
         self._give_up = threading.Event()
-        # Held while children come and go, so that a look for orphans takes no newborn worker for one, and misses none.
+        # Held while children come and go, so that a look for orphans takes no new worker for one, and misses none.
         self._children = threading.Lock()
         self._worker_pids: set[int] = set()
         self._orphans = Orphans(others_too=others_too)
@@ -289,7 +292,7 @@ class Supervisor:
                 nobody = WorkerRecord(record.id, record.boot_id, 0, 0, record.started_at)
                 handle = Handle(nobody, -1, 0.0, running=_running(by_worker.get(record.id)))
                 self._handles[record.id] = handle
-                self._bury(handle, "ended while no daemon ran")
+                self._begin_end(handle, "ended while no daemon ran")
             else:  # another boot: no process of it can be left
                 handle = Handle(record, -1, 0.0, running=_running(by_worker.get(record.id)), ending=True)
                 self._handles[record.id] = handle
@@ -298,7 +301,10 @@ class Supervisor:
         self._fill_pool()
 
     def _sweep(self, workers: list[WorkerRecord], running: list[RunningAttempt]) -> None:
-        """Remove files that nobody will ask for: their owners were killed when they were of no use any more."""
+        """Remove exit records and locks that belong to no running attempt and no known worker.
+
+        A daemon or a worker that was killed could not remove its own.
+        """
         exit_records.keep_only(self._state_dir, {(attempt.job.number, attempt.number) for attempt in running})
         self._sweep_locks({worker.id for worker in workers})
 
@@ -357,7 +363,7 @@ class Supervisor:
         await self._until(lambda: not self._busy(), time.monotonic() + grace + STOP_MARGIN, None)
         await self._until(lambda: not self._handles, time.monotonic() + STOP_MARGIN, None)
         for handle in list(self._handles.values()):
-            self._bury(handle, "did not stop in time")
+            self._begin_end(handle, "did not stop in time")
         await self._until(lambda: not self._handles, time.monotonic() + PROOF_PATIENCE, None)
         self._sweep_locks(self._handles.keys())
         self.abandon()
@@ -551,7 +557,7 @@ class Supervisor:
         handle.running = Running(lease.job, lease.id, lease.attempt, lease.token, now)
         log.debug("started", extra={"job": lease.id, "attempt": lease.attempt, "worker": handle.record.id})
         self._watchers.changed(lease.job, None)
-        if handle.hurried:
+        if handle.interrupting:
             handle.stopping_at = None  # that was for the attempt before
             asyncio.get_running_loop().call_soon(self._interrupt, handle)  # after the message that carries the lease
 
@@ -589,8 +595,8 @@ class Supervisor:
         if handle.peer is not None and handle.peer is not peer:
             handle.peer.close()
         peer.worker = params.worker
-        handle.peer, handle.greeted = peer, False
-        # Who says so by itself was told by an earlier daemon, as far as is known here: its place was given up by then.
+        handle.peer, handle.attach_answered = peer, False
+        # A worker that says `exiting` was told to exit by an earlier daemon, which had given up the worker's place.
         handle.retiring = handle.retiring or params.exiting
         handle.dismissed = handle.dismissed or params.exiting
         handle.was_attached = True
@@ -615,14 +621,14 @@ class Supervisor:
             if params.running is None and lease is None:
                 lease = again  # it was given to this worker and never reached it
                 if lease is None:
-                    self._bury(handle, "has a job that can't be read")
+                    self._begin_end(handle, "has a job that can't be read")
                     raise ProtocolError("forbidden", "the job of this worker can't be read any more")
                 if len(msgspec.json.encode(lease)) > OLD_WORKERS_LEASE:
-                    self._bury(handle, "did not take a large job", lost_as=Outcome.INTERRUPTED)
+                    self._begin_end(handle, "did not take a large job", lost_as=Outcome.INTERRUPTED)
                     raise ProtocolError("forbidden", "this worker did not take its job")
         if handle.peer is peer:  # else it came again meanwhile, or is gone
             # From here to the answer without a pause; what is said from now on is said after it.
-            handle.greeted = True
+            handle.attach_answered = True
             asyncio.get_running_loop().call_soon(self._repeat_orders, handle, peer, stale, cancelling)
         failpoints.hit("attach.done")
         return self._attached(lease, stale=stale)
@@ -639,7 +645,7 @@ class Supervisor:
         )
 
     def _repeat_orders(self, handle: Handle, peer: Peer, stale: bool, cancelling: bool) -> None:
-        """What may have been said while the worker was away."""
+        """Tell the worker what it may have missed while it was not connected."""
         if handle.peer is not peer:
             return
         if not stale:
@@ -663,7 +669,7 @@ class Supervisor:
         worker = handle.record.id
         settings, now, chance, seen = self._settings(), self._clock.now(), random.random(), self._wakes  # noqa: S311
         low = self._disk.is_low()
-        if result.unasked and (self._stopping or handle.hurried):
+        if result.unasked and (self._stopping or handle.interrupting):
             # Whoever ends a session or a machine signals the daemon and its workers at once: a shutdown all the same.
             result = structs.replace(result, unasked=False)
         if result.outcome is Outcome.INTERRUPTED:
@@ -755,7 +761,7 @@ class Supervisor:
         if handle.peer is not None:
             self._tell_exit(handle)
         elif not handle.was_attached and not handle.ending:
-            self._bury(handle, "stopped before it had started", expected=True)
+            self._begin_end(handle, "stopped before it had started", expected=True)
 
     def _tell_exit(self, handle: Handle) -> None:
         if handle.listener is not None:
@@ -763,7 +769,7 @@ class Supervisor:
 
     def _interrupt(self, handle: Handle) -> None:
         """End its attempt for a shutdown; if it does not manage to, end the worker."""
-        handle.hurried = True
+        handle.interrupting = True
         if handle.running is None or handle.stopping_at is not None:
             return
         handle.stopping_at = time.monotonic() + self._settings().kill_grace + STOP_MARGIN
@@ -772,7 +778,7 @@ class Supervisor:
 
     def _overdue(self, handle: Handle) -> None:
         if handle.running is not None and not handle.ending:
-            self._bury(handle, "did not end its attempt in time", lost_as=Outcome.INTERRUPTED)
+            self._begin_end(handle, "did not end its attempt in time", lost_as=Outcome.INTERRUPTED)
 
     def _tell_end(self, handle: Handle, outcome: Outcome) -> None:
         if handle.listener is not None and handle.running is not None:
@@ -793,9 +799,9 @@ class Supervisor:
             asyncio.get_running_loop().remove_reader(handle.pidfd)
             return
         expected = handle.retiring and handle.running is None
-        self._bury(handle, "exited" if expected else "vanished", expected=expected)
+        self._begin_end(handle, "exited" if expected else "vanished", expected=expected)
 
-    def _bury(self, handle: Handle, why: str, *, expected: bool = False, lost_as: Outcome | None = None) -> None:
+    def _begin_end(self, handle: Handle, why: str, *, expected: bool = False, lost_as: Outcome | None = None) -> None:
         """End what is left of a worker and its job, prove it, settle the attempt, and only then replace the worker."""
         if handle.ending:
             return
@@ -1034,7 +1040,7 @@ class Supervisor:
 
     def _not_recorded(self, handle: Handle) -> None:
         self._throttle = self._throttle.after_failure(time.monotonic())
-        self._bury(handle, "can't be recorded")
+        self._begin_end(handle, "can't be recorded")
 
     # --- heartbeats ---------------------------------------------------------------------------------------------
 
@@ -1053,7 +1059,7 @@ class Supervisor:
         for worker in verdict.silent:
             if not watched[worker].was_attached:
                 self._throttle = self._throttle.after_failure(now)
-            self._bury(watched[worker], "is silent")
+            self._begin_end(watched[worker], "is silent")
         if verdict.again_at is not None:
             self._check_silence_later(verdict.again_at - now + 0.01)
 

@@ -420,7 +420,8 @@ class _LostTree:
         self._marker = f"{MARKER}={mark}".encode() if mark else b""
         self._group = group
         self._orphans = orphans
-        self._strangers: dict[int, int] = {}
+        self._not_of_it: dict[int, int] = {}
+        """Start times of all that were looked at and carry nothing of this tree, by PID."""
         self._adopters: set[int] = set()
         """Who gets the orphans of this tree: init, mostly."""
         self._identity = lock_identity(lock)
@@ -456,7 +457,7 @@ class _LostTree:
         """Those that carry the marker or the lock. They are added to the table, and stopped before they are gone."""
         found = set()
         for pid in _newest_first():
-            known = self._strangers.get(pid)
+            known = self._not_of_it.get(pid)
             if pid == os.getpid() or (known is not None and pid in table and table[pid].start_ticks == known):
                 continue  # what a process carries is looked up once: whoever was none of the tree's does not become one
             entry = process(pid)
@@ -464,13 +465,13 @@ class _LostTree:
                 # One that is there and hidden is another user's. One that is gone may have been of the tree.
                 self.doubtful = self.doubtful or (known is None and not os.path.exists(f"/proc/{pid}"))
                 continue
-            self._strangers[pid] = entry.start_ticks
+            self._not_of_it[pid] = entry.start_ticks
             try:
                 if _carries(pid, self._marker, self._identity):
                     send(pid, signal.SIGSTOP)
                     table[pid] = entry
                     found.add(pid)
-                    del self._strangers[pid]
+                    del self._not_of_it[pid]
                     self._adopters.add(entry.parent)
             except ProcessLookupError:
                 self.doubtful = True

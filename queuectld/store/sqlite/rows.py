@@ -1,7 +1,7 @@
 """Rows as typed values. What is in the file was checked when it was written; but a file can be changed, and disks rot.
 
 One row that can't be read must not take a page of others along, nor block all that wait behind it. To be looked at, it
-is mended as well as it goes; to be run, it is refused.
+is repaired as far as it can be; to be run, it is refused.
 """
 
 from __future__ import annotations
