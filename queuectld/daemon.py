@@ -11,9 +11,11 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -267,14 +269,14 @@ class _Daemon:
         failpoints.hit("recovery.listening")
         supervisor.wake()
         background = [
-            asyncio.ensure_future(_watchdog(context, self._status)),
-            asyncio.ensure_future(self._status.run(context)),
-            asyncio.ensure_future(retention.run()),
-            asyncio.ensure_future(setback.follow(clock, committer, supervisor.wake)),
-            asyncio.ensure_future(self._listening.keep(server.listen_instead)),
+            _in_background(_watchdog(context, self._status)),
+            _in_background(self._status.run(context)),
+            _in_background(retention.run()),
+            _in_background(setback.follow(clock, committer, supervisor.wake)),
+            _in_background(self._listening.keep(server.listen_instead)),
         ]
         if self._unclean:
-            background.append(asyncio.ensure_future(self._after_unclean_stop(context)))
+            background.append(_in_background(self._after_unclean_stop(context)))
         if not self._ending.done():
             self._status.ready(context, counts)
             _log_ready(context.about, self._listening.address)
@@ -475,6 +477,18 @@ def _handed_over(server: Server) -> list[handover.Passed]:
 def _running_mark(state_dir: Path) -> Path:
     """A file that is there from the start to a clean stop."""
     return state_dir / "running"
+
+
+def _in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task that nobody waits for, so a fault that ends it is logged at once: the daemon goes on without it."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("a fault has ended a part of the daemon, which goes on without it", exc_info=fault)
+
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(ended)
+    return task
 
 
 async def _watchdog(context: Context, line: StatusLine) -> None:

@@ -154,6 +154,16 @@ def test_a_stop_does_not_wait_for_a_check(installed: Daemon) -> None:
 # --- by hand --------------------------------------------------------------------------------------------------------
 
 
+def test_a_fault_that_ends_a_part_of_the_daemon_is_in_its_log_at_once(installed: Daemon) -> None:
+    append(
+        installed, "queuectld/setback.py", "\nasync def follow(*_: object) -> None:\n    raise KeyError('a fault')\n"
+    )
+    installed.start()
+    wait_for(lambda: "KeyError: 'a fault'" in installed.log.read_text(), "the fault in the log")
+    job = installed.enqueue("true")
+    installed.wait_state(job, "completed")
+
+
 def queuectld(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "queuectld", *arguments],
