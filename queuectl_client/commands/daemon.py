@@ -20,7 +20,7 @@ from queuectl_protocol import paths
 
 if TYPE_CHECKING:
     from queuectl_client.client import Client
-    from queuectl_protocol.messages import ServerInfo
+    from queuectl_protocol.messages import ServerInfo, WorkerListResult
 
 LOOK_SECONDS = 0.05
 """Between two looks at a daemon that is changing."""
@@ -168,9 +168,27 @@ def _set_pool(client: Client, count: int) -> None:
         if started.desired > count:  # somebody else asked for the same in this moment
             client.stop_workers(started.ids[: started.desired - count])
     else:
-        active = sorted((one for one in found.workers if one.state in ACTIVE), key=lambda one: one.job is not None)
-        client.stop_workers([one.id for one in active[: found.desired - count]])
+        _shrink(client, found, count)
     click.echo(f"Workers: {count} ({found.desired} before)")
+
+
+def _shrink(client: Client, found: WorkerListResult, count: int) -> None:
+    from queuectl_protocol.errors import ProtocolError  # noqa: PLC0415 - `--help` need not pay for the wire
+
+    active = sorted((one for one in found.workers if one.state in ACTIVE), key=lambda one: one.job is not None)
+    surplus = found.desired - count
+    if surplus <= len(active):
+        try:
+            client.stop_workers([one.id for one in active[:surplus]])
+        except ProtocolError as error:
+            if error.kind != "not_found":  # one of them has ended since
+                raise
+        else:
+            return
+    # Workers that can't start, or are being replaced, have no ids to stop them by.
+    client.stop_workers()
+    if count:
+        client.start_workers(count)
 
 
 def _client(session: Session, state_dir: Path | None, patience: float = 0) -> Client:

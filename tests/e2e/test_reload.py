@@ -198,3 +198,12 @@ def test_a_check_of_a_damaged_database(daemon: Daemon, directory: Path) -> None:
     done = queuectld(daemon, "--state-dir", str(directory / "new"), "--check")
     assert (done.returncode, done.stdout) == (1, "")
     assert "begins with zeros" in done.stderr
+
+
+def test_a_pool_of_workers_that_can_not_start_gets_smaller_too(installed: Daemon) -> None:
+    append(installed, "queuectld/worker/main.py", "\nsys.exit(1)\n")
+    installed.arguments = ("--workers", "3")
+    installed.start()
+    done = installed.queuectl("daemon", "start", "--workers", "1", check=False)
+    assert done.stderr == ""
+    assert installed.call("worker.list")["desired"] == 1
