@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,17 @@ class Threads:
 
     async def run(self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """The result of `work`, once a thread is free and has done it."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*arguments, **options))
+        # What was cancelled stays in the executor's queue until its turn comes. It is emptied, so that peers which ask
+        # and leave, again and again, have nothing kept here.
+        piece = [functools.partial(work, *arguments, **options)]
+
+        def do() -> T:
+            return piece[0]()
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, do)
+        finally:
+            piece.clear()
 
     def close(self, *, drop_waiting: bool = False) -> None:
         """End the threads after what they do, and after what waits for them unless it is dropped; blocks until then."""

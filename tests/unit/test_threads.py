@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 
 from queuectld.threads import Threads
 from tests.harness import CHECKOUT
@@ -23,6 +25,34 @@ def test_all_run_from_the_beginning_and_are_used() -> None:
     assert sorted(asyncio.run(use())) == [0, 1, 2]
     threads.close()
     assert threading.active_count() == before
+
+
+def test_what_was_cancelled_before_its_turn_keeps_nothing() -> None:
+    """A peer that asks and leaves, again and again, would have the daemon keep what it asked with."""
+
+    class Asked:
+        pass
+
+    async def use() -> bool:
+        threads, gate = Threads(1, "some"), threading.Event()
+        first = asyncio.ensure_future(threads.run(gate.wait))
+        await asyncio.sleep(0)
+        asked = Asked()
+        kept = weakref.ref(asked)
+        second = asyncio.ensure_future(threads.run(id, asked))
+        await asyncio.sleep(0)
+        del asked
+        second.cancel()
+        await asyncio.wait({second})
+        del second
+        gc.collect()
+        is_kept = kept() is not None
+        gate.set()
+        await first
+        threads.close()
+        return is_kept
+
+    assert not asyncio.run(use())
 
 
 def test_where_there_are_none_it_is_told_and_nothing_hangs() -> None:
