@@ -18,7 +18,9 @@ PATIENCE = 600.0
 """Seconds after which a command that was typed counts as hanging."""
 
 _SIZE = struct.pack("HHHH", 50, 200, 0, 0)
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[=>()][0B]?|\x07|\r")
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]P][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[=>()][0B]?|\x07|\r"  # ECMA-48, 5.4 and 5.6
+)
 _QUESTION, _ANSWER = re.compile(rb"\x1b\[0?c"), "\x1b[?62c"
 """What kind of terminal this is: fish asks, and waits for the answer."""
 _PROMPT = re.compile(r"(?:^|\n)<(\d+)> $")
