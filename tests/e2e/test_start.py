@@ -119,7 +119,7 @@ def test_a_busy_strangers_socket_is_left_alone(make_daemon: Callable[..., Daemon
 def test_a_file_in_the_sockets_place_is_left_alone(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
     daemon.socket.write_text("precious")
-    assert "no socket" in refusal(daemon)
+    assert "not a socket" in refusal(daemon)
     assert daemon.socket.read_text() == "precious"
 
 
