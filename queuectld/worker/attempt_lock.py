@@ -30,7 +30,7 @@ class AttemptLock:
             OSError: the file can't be made.
         """
         self._held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        path.unlink()
+        path.unlink(missing_ok=True)  # a daemon that starts just now may have swept it up
         fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.set_inheritable(self._held, True)
         self._next = _NONE
