@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from queuectl_client.bulk import Enqueuing
     from queuectl_client.client import Client
     from queuectl_client.errors import BadRequest, ClientError, NoDaemon, OutcomeUnknown, WrongProtocol
     from queuectl_protocol.errors import ProtocolError
@@ -38,6 +39,7 @@ __all__ = [
     "Client",
     "ClientError",
     "DaemonStatus",
+    "Enqueuing",
     "Job",
     "JobLogs",
     "JobSpec",
@@ -61,6 +63,7 @@ __all__ = [
 _MODULES = (
     "queuectl_client.errors",
     "queuectl_client.client",
+    "queuectl_client.bulk",
     "queuectl_protocol.errors",
     "queuectl_protocol.jobs",
     "queuectl_protocol.messages",

@@ -31,7 +31,7 @@ def test_every_error_is_exported() -> None:
 
 
 def structs_in(annotation: object) -> set[type]:
-    if inspect.isclass(annotation) and issubclass(annotation, msgspec.Struct):
+    if inspect.isclass(annotation) and issubclass(annotation, (msgspec.Struct, Enqueuing)):
         return {annotation}
     return {kind for part in typing.get_args(annotation) for kind in structs_in(part)}
 
