@@ -407,10 +407,12 @@ class _Daemon:
         """Re-execute, if what is installed now can take over; else go on as before."""
         self._trial = successor.Trial(_own_command(), _as_asked(self._options), os.environ)
         fault = await context.background_work.run(self._trial.fault)
+        if self._ending is None or self._ending.done():
+            return  # asked to stop meanwhile: the check was given up, and found nothing
         if fault:
             log.error("not re-executed: %s", fault)
             context.reload_refusal, context.reloads_refused = fault, context.reloads_refused + 1
-        elif self._ending is not None and not self._ending.done():
+        else:
             self._ending.set_result(Ending.REEXECUTE)
 
     def _storage_failed(self, error: StorageError) -> None:

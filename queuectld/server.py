@@ -39,7 +39,7 @@ MAX_UNREAD = 4 * 1024 * 1024
 ABORT_UNREAD = 64 * 1024 * 1024
 """Bytes of unread replies at which the connection is dropped: only a worker could be sent so much unasked."""
 
-MAX_HELD = 128 * 1024 * 1024
+MAX_HELD = 64 * 1024 * 1024
 """Bytes that all peers together may have this process keep: half lines, requests, unread replies. Each of them may have
 a part of that, but thousands at their own limits would be gigabytes: who holds most is sent away then.
 """
@@ -58,6 +58,9 @@ ACCEPT_PAUSE = 0.2
 
 BULKY = frozenset({"job.get", "job.list", "dlq.list", "worker.list", "status.get"})
 """Methods whose answers may be a mebibyte and more: made one at a time for one peer, and only while it reads."""
+
+BULKY_AT_ONCE = 2
+"""Answers of these that are made at once, for all peers together; few of them are read at once anyway."""
 
 LONG_WAITS = frozenset({"job.wait", "job.logs"})
 """Methods that may wait for long: given up when the peer leaves, repeated by a successor after a re-execution.
@@ -135,6 +138,7 @@ class Server:
         self._held = 0
         self._workers = 0
         self.idle = asyncio.Event()
+        self.bulky = asyncio.Semaphore(BULKY_AT_ONCE)
         self.hangups = Hangups()
         self.small, self.large = Budget(MOST_SMALL), Budget(MOST_LARGE)
         self._listener: socket.socket | None = None
@@ -384,6 +388,8 @@ class Connection(asyncio.Protocol):
         self._server.hangups.forget(self._descriptor)
         self._transport = None
         self._drop_backlog()
+        # What refers to this connection may do so for a while, so that it must not keep what was read.
+        self._lines = framing.Lines()
         self._server.small.forget(self)
         self._server.large.forget(self)
         self._server.leave(self)
@@ -420,7 +426,7 @@ class Connection(asyncio.Protocol):
             return
         if self._stopped or self._unread or self._backlog or len(self._working) >= MAX_PENDING:
             self._transport.pause_reading()
-            if len(self._working) >= MAX_PENDING:
+            if self._starved or len(self._working) >= MAX_PENDING:
                 self._watch_hangup()  # these may wait for long
         else:
             self._server.hangups.forget(self._descriptor)
@@ -480,8 +486,10 @@ class Connection(asyncio.Protocol):
     async def _serve_bulky(self, request: framing.Request) -> None:
         async with self._bulk:
             await self._reads.wait()
-            if self._transport is not None:
-                await self._serve(request)
+            # A peer may ask, go, and come again to ask: what is made for all of them, the gone ones too, is bounded.
+            async with self._server.bulky:
+                if self._transport is not None:
+                    await self._serve(request)
 
     async def _serve(self, request: framing.Request) -> None:
         wants_answer = request.id is not UNSET

@@ -86,6 +86,31 @@ def test_memory_stays_bounded_whatever_is_asked(daemon: Daemon, asked: str) -> N
     assert "Traceback" not in daemon.log.read_text()
 
 
+def test_memory_stays_bounded_where_peers_go_and_come_again(daemon: Daemon) -> None:
+    """What those have asked for who are gone counts too."""
+    later = {"command": "a", "delay": 3600}
+    daemon.call("job.enqueue", jobs=[{**later, "id": job_id} for job_id in SHORT_IDS])
+    for _ in range(3):
+        daemon.call("job.enqueue", jobs=[{**later, "cwd": "/" + "x" * 100_000}] * 8)
+    for asked in ("waits", "changes", "large pages"):
+        until = time.monotonic() + 5
+
+        def come_again(line: bytes = WORST[asked], until: float = until) -> None:
+            while time.monotonic() < until:
+                with contextlib.suppress(OSError), daemon.connect() as connection:
+                    connection.settimeout(0.3)
+                    while time.monotonic() < until:
+                        connection.sendall(line)
+
+        peers = [threading.Thread(target=come_again) for _ in range(64)]
+        for peer in peers:
+            peer.start()
+        for peer in peers:
+            peer.join()
+        assert highest(daemon) <= BOUND, asked
+    assert daemon.call("server.info")["pid"] == daemon.pid
+
+
 def test_an_error_that_repeats_a_long_path_is_cut(single: Daemon) -> None:
     job_id = single.enqueue("true", cwd="/" + "x" * 131_000, max_retries=3)
     error = single.wait_state(job_id, "dead")["error"]
