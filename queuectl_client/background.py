@@ -13,7 +13,8 @@ from pathlib import Path
 import queuectl_protocol
 from queuectl_client.client import Client
 from queuectl_client.errors import ClientError, NoDaemon
-from queuectl_client.state import address_of
+from queuectl_client.render.remarks import remark
+from queuectl_client.state import address_of, running_daemon, wait_for_end
 from queuectl_protocol import paths
 from queuectl_protocol.messages import ServerInfo
 
@@ -23,6 +24,7 @@ READY_SECONDS = 120.0
 LOG_TAIL = 4096
 """Bytes of the log among which the reason for an early end is looked for."""
 HINT = "hint: "
+STOP_HINT = "it waits for running jobs; `queuectl daemon stop --now` ends them, and they go back to pending"
 ANOTHER = "another "
 """What the daemon's refusal begins with where another one has the state directory or the socket."""
 WINNER_SECONDS = 30.0
@@ -37,6 +39,8 @@ def start(socket: Path | None, state_dir: Path | None, options: Sequence[str]) -
         state_dir: where it keeps its state; None: where it would by itself.
         options: handed on to it.
 
+    One that is stopping is waited for: another is started when its process has ended.
+
     Returns:
         What it says of itself, and whether it was started just now.
 
@@ -45,9 +49,19 @@ def start(socket: Path | None, state_dir: Path | None, options: Sequence[str]) -
     """
     listening = _absolute(socket or paths.daemon_socket(os.environ))
     state = _absolute(state_dir or paths.state_dir(os.environ))
-    running = _running(listening, state, state_dir)
-    if running is not None:
-        return running, False
+    while True:
+        running = _running(listening, state, state_dir)
+        if running is None:
+            running, fresh = _start(listening, state, state_dir, options)
+        else:
+            fresh = False
+        if not running.stopping:
+            return running, fresh
+        _wait_until_gone(running)
+
+
+def _start(listening: Path, state: Path, state_dir: Path | None, options: Sequence[str]) -> tuple[ServerInfo, bool]:
+    """Start a daemon where none answers; see `start`. The one that answers may be another, even one that stops."""
     log = _log_file(state)
     with log.open("ab") as output:
         begin = output.tell()
@@ -79,6 +93,20 @@ def start(socket: Path | None, state_dir: Path | None, options: Sequence[str]) -
             give_up_at = time.monotonic() + WINNER_SECONDS
         time.sleep(LOOK_SECONDS)
     raise ClientError(f"the daemon (PID {process.pid}) is not ready after {READY_SECONDS:g} s", f"its log is {log}")
+
+
+def _wait_until_gone(stopping: ServerInfo) -> None:
+    """Return when the daemon's process has ended, or a moment later where that can't be seen."""
+    remark(f"the daemon (PID {stopping.pid}) is stopping; another one is started when it is gone", STOP_HINT)
+    found = running_daemon(Path(stopping.state_dir))
+    if found is None:  # gone already; or it runs as another user, or where its PID means nothing here
+        time.sleep(LOOK_SECONDS)
+        return
+    _, process = found
+    try:
+        wait_for_end(process)
+    finally:
+        os.close(process)
 
 
 def _running(listening: Path, state: Path, state_dir: Path | None) -> ServerInfo | None:

@@ -55,6 +55,15 @@ def running_daemon(state_dir: Path) -> tuple[int, int] | None:
     return None
 
 
+def wait_for_end(process: int) -> None:
+    """Wait until the process of a descriptor has ended: the descriptor is readable then."""
+    import select  # noqa: PLC0415 - only here
+
+    watch = select.poll()
+    watch.register(process, select.POLLIN)
+    watch.poll()
+
+
 def _has_open(pid: int, path: Path) -> bool:
     try:
         wanted = path.stat()

@@ -100,7 +100,7 @@ def stop(session: Session, *, state_dir: Path | None, now: bool) -> None:
         if now:
             # Two different signals: two of the same, sent at once, can arrive as one.
             _signal(process, signal.SIGINT, pid)
-        _wait_for_end(process)
+        state.wait_for_end(process)
     finally:
         os.close(process)
     click.echo(f"Stopped: PID {pid}")
@@ -144,6 +144,7 @@ def reload(session: Session, *, state_dir: Path | None) -> None:
     with _client(session, state_dir, patience=10.0) as client:
         process, before = _process(client)
         try:
+            _refuse_if_stopping(before)
             _signal(process, signal.SIGHUP, before.pid)
         finally:
             os.close(process)
@@ -151,11 +152,21 @@ def reload(session: Session, *, state_dir: Path | None) -> None:
         while (after := client.info()).generation == before.generation and after.started_at == before.started_at:
             if after.reloads_refused != before.reloads_refused:
                 raise ClientError(f"the daemon goes on as it is: {after.reload_refusal}")
+            _refuse_if_stopping(after)
             if time.monotonic() > deadline:
                 raise ClientError(f"the daemon has not reloaded within {RELOAD_SECONDS:g} s", "its log says why")
             time.sleep(LOOK_SECONDS)
             client.close()  # a connection from before might be kept by what is to be replaced
     click.echo(f"Reloaded: PID {after.pid}, version {after.version}")
+
+
+def _refuse_if_stopping(info: ServerInfo) -> None:
+    """A daemon that is stopping does not reload any more."""
+    if info.stopping:
+        raise ClientError(
+            f"the daemon (PID {info.pid}) is stopping, so it does not reload",
+            "`queuectl daemon start` starts the installed version when it is gone",
+        )
 
 
 def _set_pool(client: Client, count: int) -> None:
@@ -238,12 +249,3 @@ def _signal(process: int, number: signal.Signals, pid: int) -> None:
             f"not permitted to signal the daemon (PID {pid}): it runs as another user",
             "where it is a system service, `sudo systemctl stop queuectld` (or reload) does it",
         ) from None
-
-
-def _wait_for_end(process: int) -> None:
-    """A process's descriptor is readable when it has ended."""
-    import select  # noqa: PLC0415 - only here
-
-    watch = select.poll()
-    watch.register(process, select.POLLIN)
-    watch.poll()

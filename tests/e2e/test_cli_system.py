@@ -186,6 +186,13 @@ class Home:
             check=check, timeout=PATIENCE, cwd="/",
         )  # fmt: skip
 
+    def background(self, *arguments: str) -> subprocess.Popen[str]:
+        """The command while it runs; the caller waits for its end."""
+        return subprocess.Popen(
+            ["queuectl", *arguments],
+            env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
     def pid(self) -> int:
         """Of the daemon that answers."""
         pid: int = json.loads(self.queuectl("daemon", "status", "--json").stdout)["pid"]
@@ -266,6 +273,32 @@ def test_a_stop_waits_for_a_running_job_unless_it_is_now(homes: list[Home], dire
     home.queuectl("daemon", "start", "--workers", "0")
     [job] = objects(home.queuectl("list", "--json").stdout)
     assert (job["id"], job["attempts"]) == ("it", 0)
+
+
+def test_a_start_while_the_daemon_stops_waits_and_starts_another(homes: list[Home], directory: Path) -> None:
+    home = homes[0]
+    home.queuectl("daemon", "start", "--workers", "1")
+    home.queuectl("enqueue", "--id", "it", "-c", f"until [ -e {directory}/go ]; do sleep 0.02; done")
+    wait_for(lambda: home.queuectl("list", "--state", "processing", "--json").stdout, "the job to run")
+    before = home.pid()
+    with ThreadPoolExecutor(2) as threads:
+        stop = threads.submit(home.queuectl, "daemon", "stop")
+        wait_for(lambda: '"stopping":true' in home.queuectl("daemon", "status", "--json").stdout, "it to be stopping")
+        refused = home.queuectl("daemon", "reload", check=False)
+        assert refused.returncode == 1
+        assert f"the daemon (PID {before}) is stopping" in refused.stderr
+        started = home.background("daemon", "start", "--workers", "2")
+        try:
+            assert started.stderr is not None
+            assert f"the daemon (PID {before}) is stopping" in started.stderr.readline()
+            assert started.poll() is None, "it waits for the job"
+        finally:
+            (directory / "go").touch()
+            said, remarks = started.communicate(timeout=PATIENCE)
+        assert stop.result(PATIENCE).returncode == 0
+    assert (started.returncode, said) == (0, f"Started: PID {home.pid()}, socket {home.socket}\n"), remarks
+    assert home.pid() != before
+    assert len(objects(home.queuectl("worker", "list", "--json").stdout)) == 2
 
 
 def test_two_daemons_side_by_side(homes: list[Home]) -> None:
