@@ -332,6 +332,8 @@ def settle(
     """As `finish`, for an attempt that is known to be the running one."""
     job = running.job
     error = None if result.error is None else cut(result.error)
+    if result.unasked:  # said of an interruption that counts, and of no other
+        error = "its worker got a signal to end"
     decision = lifecycle.settle(
         lifecycle.Running(job.id, job.attempts, job.max_retries, job.cancelling, job.run_at),
         result.outcome,

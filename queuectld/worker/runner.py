@@ -290,7 +290,7 @@ class Attempt:
         if self._ended_as is Outcome.TIMEOUT:
             self._finish(Outcome.TIMEOUT, code, f"timed out after {self.lease.timeout:g} s", number)
         elif self._ended_as is not None:
-            self._finish(self._ended_as, code, "its worker got a signal to end" if self._unasked else None, number)
+            self._finish(self._ended_as, code, None, number)
         elif code == 0:
             self._finish(Outcome.COMPLETED, 0, None)
         elif number is not None:

@@ -297,7 +297,8 @@ def test_a_stop_of_the_daemon_and_its_workers_at_once_costs_no_attempt(single: D
     assert single.process is not None
     assert single.process.wait(PATIENCE) == 0
     single.start("--workers", "0")
-    assert (single.job(job_id)["state"], single.job(job_id)["attempts"]) == ("pending", 0)
+    job = single.job(job_id)
+    assert (job["state"], job["attempts"], job["history"][0]["error"]) == ("pending", 0, None)
 
 
 def test_the_daemon_at_rest_uses_no_processor(pool: Daemon) -> None:
