@@ -37,6 +37,9 @@ class _Hello(Struct, frozen=True):
 
     protocol: int = 0
     version: str = "unknown"
+    pid: int = 0
+    started_at: str = ""
+    generation: int = 0
 
 
 class Link:
@@ -49,6 +52,7 @@ class Link:
         self._timeout = timeout
         self._connection: Connection | None = None
         self._connected_at = 0.0
+        self._daemon: _Hello | None = None  # who answered last
         self._give_up: float | None = None  # monotonic; None: nothing was lost since the last answer
         self.socket: Path | None = None
         """What was connected to last."""
@@ -128,12 +132,16 @@ class Link:
                 if guessed and path != paths.SYSTEM_SOCKET:
                     _check_owner(path, connection)
                 _check_way(path, connection)
-                _check_protocol(connection)
+                hello = _check_protocol(connection)
             except BaseException:
                 connection.close()
                 raise
             connection.timeout = self._timeout
             self.socket = path
+            if hello != self._daemon:
+                # It was restarted, or re-executed itself, and is back: the next loss is the first one. One that closes
+                # the connection again and again stays the same.
+                self._daemon, self._give_up = hello, None
             return connection
         raise _nobody(tried)
 
@@ -181,8 +189,8 @@ def _check_way(path: Path, connection: Connection) -> None:
         )
 
 
-def _check_protocol(connection: Connection) -> None:
-    """See that the daemon speaks this version of the protocol."""
+def _check_protocol(connection: Connection) -> _Hello:
+    """See that the daemon speaks this version of the protocol; which daemon it is."""
     request = connection.send("server.info", NoParams())
     reply = connection.receive()
     if reply.id != request:
@@ -197,6 +205,7 @@ def _check_protocol(connection: Connection) -> None:
             if older
             else "use the client of the daemon's version",
         )
+    return hello
 
 
 def result_of(reply: Reply, kind: type[S]) -> S:

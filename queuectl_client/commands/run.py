@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl_client.commandline import PROGRAM, CommandLine, ProgramCommand, missing_dashes
+from queuectl_client.errors import NoDaemon
 from queuectl_client.no_workers import say_if_none
 from queuectl_client.options import command_options, examples, job_options
 from queuectl_client.render.remarks import remark
@@ -102,16 +103,28 @@ def run(
         raise click.UsageError("give a program after `--`, or -c COMMAND", ctx)
     spec = CommandLine(argv, command, cwd, env, clean_env).spec(**shared)
     signals = Signals()
+    enqueued = False
     with session.client() as client, signals.installed():
         follower = _Follower(client, spec.id or "", signals)
         try:
             # Held, so that a cancel can't overtake the job that it is meant for.
             with signals.held():
                 client.enqueue_spec(spec)
+                enqueued = True
             say_if_none(client, f"job {spec.id} waits, and no worker runs")
             job = follower.follow()
         except Stopped:
             ctx.exit(_stop(client, follower, signals))
+        except NoDaemon as error:
+            if not enqueued:
+                raise
+            remark(error.message, error.hint)
+            remark(
+                f"job {spec.id} goes on",
+                f"`queuectl logs -f {spec.id}` shows its output, and `queuectl wait {spec.id}` waits for its end, "
+                "when the daemon is back",
+            )
+            ctx.exit(error.exit_status)
     ctx.exit(_status_of(job))
 
 
@@ -160,10 +173,10 @@ class _Follower:
             return
         reason = made.error or (f"exit code {made.exit_code}" if made.exit_code is not None else "")
         wait = (job.run_at - now()).total_seconds() if made is history[-1] else 0
+        # The reason of a timeout says all: that it "timed out after 5 s".
+        ended = f" {reason}" if made.outcome == "timeout" and reason else f" {made.outcome}: {reason}".rstrip(": ")
         remark(
-            f"attempt {made.number} {made.outcome}"
-            + (f": {reason}" if reason else "")
-            + (f"; next in {span(wait)}" if wait > 0 else ""),
+            f"attempt {made.number}{ended}" + (f"; next in {span(wait)}" if wait > 0 else ""),
             hint_for(made.error) if made is history[0] else "",
         )
 
@@ -184,7 +197,7 @@ def _stop(client: Client, follower: _Follower, signals: Signals) -> int:
 
     own = 128 + signals.received
     try:
-        remark(f"cancelling job {follower.job_id}; once more, and its end is not waited for")
+        remark(f"cancelling job {follower.job_id}; press Ctrl-C again not to wait for its end")
         try:
             client.cancel([follower.job_id])
         except ProtocolError as error:
@@ -194,9 +207,11 @@ def _stop(client: Client, follower: _Follower, signals: Signals) -> int:
             if error.kind == "not_found":
                 return own
         job = follower.follow()
-    except Stopped:
+    except (Stopped, NoDaemon) as error:
+        if isinstance(error, NoDaemon):
+            remark(error.message, error.hint)
         remark(f"job {follower.job_id} may still be running", f"`queuectl show {follower.job_id}` tells")
-        return own
+        return own if isinstance(error, Stopped) else error.exit_status
     return own if job.state == "cancelled" else _status_of(job)
 
 

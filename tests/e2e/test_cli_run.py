@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from queuectl_client import Client
+from queuectl_client.commands.run import run
+from queuectl_client.session import Session
 from tests.client import Terminal, Tree, argv, background, output_of
 from tests.harness import PATIENCE, Daemon, is_running, wait_for
 
@@ -183,3 +189,41 @@ def test_a_directory_that_the_daemon_can_not_see_gives_a_hint(single: Daemon, di
     assert done.stderr.count("`--cwd DIR`") == 2, "after the first attempt, and in the end"
     once = single.queuectl("run", "--cwd", f"{directory}/gone", "--max-retries", "1", "--", "id", check=False)
     assert once.stderr.count("`--cwd DIR`") == 1
+
+
+class Hasty(Session):
+    """Gives up a daemon that is away at once."""
+
+    def client(self, *, patience: float = 0.2, timeout: float | None = None) -> Client:
+        return super().client(patience=patience, timeout=timeout)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_giving_up_a_daemon_that_stays_away_names_the_job(single: Daemon, directory: Path, interrupted: bool) -> None:
+    single.queuectl("config", "set", "kill_grace", "60")
+    script = f"trap : TERM; touch {directory}/begun; until [ -e {directory}/go ]; do sleep 0.02; done"
+
+    def end_the_daemon() -> None:
+        wait_for((directory / "begun").exists, "the job to begin")
+        if interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
+            wait_for(lambda: single.job("it").get("cancelling"), "the cancel")
+        single.kill()
+
+    with ThreadPoolExecutor(1) as threads:
+        ending = threads.submit(end_the_daemon)
+        done = CliRunner().invoke(run, ["--id", "it", "-c", script], obj=Hasty(single.socket), prog_name="queuectl run")
+        ending.result(PATIENCE)
+    (directory / "go").touch()
+    assert done.exit_code == 3
+    assert f"no daemon answers at {single.socket}" in done.stderr
+    if interrupted:
+        assert "job it may still be running" in done.stderr
+    else:
+        assert "queuectl: job it goes on\n  hint: `queuectl logs -f it`" in done.stderr
+        assert "`queuectl wait it`" in done.stderr
+
+
+def test_an_attempt_that_timed_out_is_said_once(single: Daemon) -> None:
+    done = single.queuectl("run", "--timeout", "50ms", "--max-retries", "2", "-c", "exec sleep 60", check=False)
+    assert done.stderr.startswith("queuectl: attempt 1 timed out after 0.05 s")

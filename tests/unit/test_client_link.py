@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,11 +71,11 @@ def stranger(directory: Path) -> Iterator[Callable[..., Stranger]]:
         one.close()
 
 
-def greet(connected: socket.socket, protocol: int = PROTOCOL) -> None:
+def greet(connected: socket.socket, protocol: int = PROTOCOL, pid: int = 1) -> None:
     """Answer `server.info`."""
     request = json.loads(connected.makefile("rb").readline())
     assert request["method"] == "server.info"
-    result = {"protocol": protocol, "version": "9.9"}
+    result = {"protocol": protocol, "version": "9.9", "pid": pid}
     connected.sendall(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}).encode() + b"\n")
 
 
@@ -162,6 +163,31 @@ def test_what_must_not_be_sent_twice_is_not(stranger: Callable[..., Stranger]) -
     with Client(other.path) as client, pytest.raises(OutcomeUnknown, match=r"worker\.start.*may have been carried out"):
         client.start_workers(1)
     assert other.connections == 1
+
+
+def test_one_that_greets_and_hangs_up_is_given_up_after_a_while(stranger: Callable[..., Stranger]) -> None:
+    other = stranger(lose_the_answer)
+    with Client(other.path, patience=0.3) as client, pytest.raises(NoDaemon, match="again and again"):
+        client.wait(["it"])
+    assert other.connections > 1
+
+
+def test_each_restart_is_waited_for_anew(stranger: Callable[..., Stranger]) -> None:
+    patience = 0.3
+    answer_from = time.monotonic() + 3 * patience
+
+    def serve(connected: socket.socket) -> None:
+        # Each connection meets another daemon, which goes while its answer is waited for.
+        greet(connected, pid=other.connections)
+        request = json.loads(connected.makefile("rb").readline())
+        if time.monotonic() > answer_from:
+            reply = {"jsonrpc": "2.0", "id": request["id"], "result": {"jobs": []}}
+            connected.sendall(json.dumps(reply).encode() + b"\n")
+            until_the_end(connected)
+
+    other = stranger(serve)
+    with Client(other.path, patience=patience) as client:
+        assert client.wait(["it"]) == []
 
 
 def test_what_may_be_sent_twice_is_sent_again_with_the_same_id(stranger: Callable[..., Stranger]) -> None:
