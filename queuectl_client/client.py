@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from queuectl_client import specs
 from queuectl_client.connection import ConnectionLost
-from queuectl_client.errors import OutcomeUnknown
+from queuectl_client.errors import BadRequest, OutcomeUnknown
 from queuectl_client.link import RETRY_SECONDS, Link, result_of
 from queuectl_protocol.jobs import Job, JobSpec, JobState
 from queuectl_protocol.messages import (
@@ -309,7 +309,7 @@ class Client:
         return self._summaries("job.retry", jobs, tolerant=tolerant)
 
     def _summaries(self, method: str, jobs: Sequence[str], *, tolerant: bool) -> Sequence[JobSummary]:
-        result: JobSummaries = self.call(method, JobIdsParams(ids=[*jobs], tolerant=tolerant))
+        result: JobSummaries = self.call(method, JobIdsParams(ids=_ids(jobs), tolerant=tolerant))
         return result.jobs
 
     def wait(self, jobs: Sequence[str], *, timeout: float | None = None) -> Sequence[JobSummary]:
@@ -319,11 +319,12 @@ class Client:
             jobs: ids or prefixes.
             timeout: seconds after which it returns whatever the states are. None: no limit.
         """
+        ids = _ids(jobs)
         deadline = None if timeout is None else time.monotonic() + timeout
 
         def params() -> JobWaitParams:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            return JobWaitParams(ids=[*jobs], timeout=left)
+            return JobWaitParams(ids=ids, timeout=left)
 
         result: JobSummaries = self._call("job.wait", params, patient=True)
         return result.jobs
@@ -377,7 +378,7 @@ class Client:
         Returns:
             How many.
         """
-        params = DlqRetryParams(all=True) if jobs is None else DlqRetryParams(ids=[*jobs])
+        params = DlqRetryParams(all=True) if jobs is None else DlqRetryParams(ids=_ids(jobs))
         result: CountResult = self.call("dlq.retry", params)
         return result.count
 
@@ -387,7 +388,7 @@ class Client:
         Returns:
             How many.
         """
-        params = DlqPurgeParams(all=True) if jobs is None else DlqPurgeParams(ids=[*jobs])
+        params = DlqPurgeParams(all=True) if jobs is None else DlqPurgeParams(ids=_ids(jobs))
         result: CountResult = self.call("dlq.purge", params)
         return result.count
 
@@ -427,7 +428,7 @@ class Client:
 
     def stop_workers(self, ids: Sequence[str] | None = None, *, now: bool = False) -> WorkerStopResult:
         """Take workers, or with None all of them, out of the pool: after their current job, or `now`."""
-        params = WorkerStopParams(ids=None if ids is None else [*ids], now=now)
+        params = WorkerStopParams(ids=None if ids is None else _ids(ids), now=now)
         result: WorkerStopResult = self.call("worker.stop", params)
         return result
 
@@ -445,6 +446,13 @@ class Client:
         """Who answers: version, protocol, PID, paths."""
         result: ServerInfo = self.call("server.info")
         return result
+
+
+def _ids(ids: Sequence[str]) -> list[str]:
+    """A list of them; a string is a sequence of strings too, and never meant so."""
+    if isinstance(ids, str):
+        raise BadRequest(f"a list of ids is expected, not the string {ids!r}", f"write [{ids!r}]")
+    return [*ids]
 
 
 def output_of(piece: JobLogs) -> bytes:

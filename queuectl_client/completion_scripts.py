@@ -49,6 +49,14 @@ _queuectl() {
                 ;;
         esac
     done <<<"$answer"
+    # Where bash does not sort, it does not drop what is offered twice either.
+    local -A seen=()
+    local -a once=()
+    for text in "${COMPREPLY[@]}"; do
+        [[ ${seen[x$text]} ]] || once+=("$text")
+        seen[x$text]=1
+    done
+    COMPREPLY=("${once[@]}")
 }
 complete -o nosort -F _queuectl queuectl
 """

@@ -45,7 +45,9 @@ def change_jobs(
     Raises:
         click.UsageError: both are given, or none; or the file can't be read, or holds what is no id.
     """
-    if bool(jobs) == (ids_from is not None):
+    if jobs and ids_from is not None:
+        raise click.UsageError("give jobs or --ids-from FILE, not both", click.get_current_context())
+    if not jobs and ids_from is None:
         raise click.UsageError("give jobs, or --ids-from FILE", click.get_current_context())
     if ids_from is None:
         yield from change(jobs, False)
@@ -59,7 +61,10 @@ def change_jobs(
     if passed_over := len(ids) - changed:
         sys.stdout.flush()
         which = "1 job was" if passed_over == 1 else f"{passed_over} jobs were"
-        remark(f"{which} passed over: ended or removed meanwhile, or in a state that does not allow it")
+        remark(
+            f"{which} passed over: ended or removed meanwhile, in a state that does not allow it, or no such job "
+            "(whole ids are needed there)"
+        )
 
 
 def _read(name: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -83,7 +85,13 @@ def _asked_for(fields: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw] | None:
         raise BadRequest(
             "this job was printed without its environment", "print it with `queuectl show JOB --json --env`"
         )
-    return {name: value for name, value in fields.items() if name not in _MADE}
+    asked = {name: value for name, value in fields.items() if name not in _MADE}
+    if bytes(fields["state"]) == b'"pending"' and "run_at" in fields:
+        left = (msgspec.json.decode(fields["run_at"], type=datetime) - datetime.now(UTC)).total_seconds()
+        if left > 0:
+            # Rounded up, so that it does not run before its time.
+            asked["delay"] = msgspec.Raw(b"%d" % math.ceil(left))
+    return asked
 
 
 def from_json(text: bytes, defaults: Mapping[str, Any]) -> list[JobSpec]:

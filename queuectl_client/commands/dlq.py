@@ -55,8 +55,8 @@ def retry(
     if bool(jobs) == everything:
         raise click.UsageError("give jobs, or --all", ctx)
     with session.client() as client:
-        if everything and not yes:
-            _confirm(f"Run {_dead(client)} again?")
+        if everything and not yes and (dead := _dead(client)):
+            _confirm(f"Run all dead jobs ({dead}) again?")
         _say("Back to pending", client.dlq_retry(jobs or None), as_json=as_json)
 
 
@@ -77,8 +77,8 @@ def purge(
     if bool(jobs) == everything:  # a list of jobs that happens to be empty must not mean all
         raise click.UsageError("give jobs, or --all to delete all dead jobs", ctx)
     with session.client() as client:
-        if everything and not yes:
-            _confirm(f"Delete {_dead(client)}, attempts and logs included?")
+        if everything and not yes and (dead := _dead(client)):
+            _confirm(f"Delete all dead jobs ({dead}), attempts and logs included?")
         _say("Deleted", client.dlq_purge(jobs or None), as_json=as_json)
 
 
@@ -86,10 +86,11 @@ def _can_ask() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _dead(client: Client) -> str:
+def _dead(client: Client) -> int:
+    """How many there are."""
     from queuectl_protocol.jobs import JobState  # noqa: PLC0415 - `--help` need not pay for the wire
 
-    return f"all dead jobs ({client.status().counts.get(JobState.DEAD, 0)})"
+    return client.status().counts.get(JobState.DEAD, 0)
 
 
 def _count(jobs: int) -> str:
@@ -105,5 +106,7 @@ def _confirm(question: str) -> None:
 def _say(done: str, count: int, *, as_json: bool) -> None:
     if as_json:
         click.echo(f'{{"count":{count}}}')
+    elif count == 0:
+        click.echo("There are no dead jobs.")
     else:
         click.echo(f"{done}: {_count(count)}.")

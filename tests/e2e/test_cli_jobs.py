@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.client import Terminal, Tree, argv, background, on_terminal, output_of, wait_connected
-from tests.harness import PATIENCE, Daemon
+from tests.harness import PATIENCE, Daemon, seconds
 
 
 def objects(text: str) -> list[dict[str, Any]]:
@@ -176,6 +178,18 @@ def test_what_show_prints_can_be_enqueued_and_is_the_same_job(
     assert done.returncode == 2
     assert "line 1: this job was printed without its environment" in done.stderr
     assert "queuectl show JOB --json --env" in done.stderr
+
+
+def test_a_delayed_job_that_is_printed_and_enqueued_again_keeps_its_time(daemon: Daemon) -> None:
+    daemon.queuectl("enqueue", "--id", "later", "--delay", "1h", "--", "true")
+    daemon.queuectl("enqueue", "--id", "due", "--", "true")
+    printed = daemon.queuectl("show", "later", "--json", "--env").stdout
+    printed += daemon.queuectl("show", "due", "--json", "--env").stdout
+    daemon.queuectl("enqueue", "--file", "-", stdin=printed.replace('"id":"', '"id":"again-'))
+    first = seconds(daemon.job("later")["run_at"])
+    again = daemon.job("again-later")
+    assert first <= seconds(again["run_at"]) < first + PATIENCE
+    assert daemon.job("again-due")["run_at"] == daemon.job("again-due")["created_at"]
 
 
 def test_a_field_that_the_daemon_makes_is_ignored_in_printed_jobs_only(daemon: Daemon) -> None:
@@ -428,6 +442,12 @@ def test_what_is_named_is_not_asked_about(single: Daemon) -> None:
     assert on_terminal(single, "dlq", "purge", "--all", "--yes") == (0, "Deleted: 2 jobs.\n")
     status, seen = on_terminal(single, "dlq", "purge")
     assert (status, seen.splitlines()[0]) == (2, "queuectl: give jobs, or --all to delete all dead jobs")
+
+
+@pytest.mark.parametrize("command", ["retry", "purge"])
+def test_where_no_job_is_dead_nothing_is_asked(daemon: Daemon, command: str) -> None:
+    assert on_terminal(daemon, "dlq", command, "--all") == (0, "There are no dead jobs.\n")
+    assert daemon.queuectl("dlq", command, "--all", "--json").stdout == '{"count":0}\n'
 
 
 def test_waiting_is_ended_by_a_signal_and_the_jobs_go_on(single: Daemon) -> None:

@@ -121,6 +121,22 @@ def test_tab_in_a_login_shell(shell: str, daemon: Daemon, directory: Path) -> No
         typist.expect("queuectl run -- cat some-f", "run|--|cat|some-file")
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_offers_each_candidate_once(directory: Path) -> None:
+    script = """
+        source <(queuectl completion bash)
+        _comp_command_offset() { COMPREPLY=(b 'a ]"' b a 'a ]"' '$x'); }
+        COMP_LINE="queuectl run -- " COMP_POINT=16 COMP_WORDS=(queuectl run -- "") COMP_CWORD=3
+        _queuectl queuectl
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=shell_environment(directory), capture_output=True, text=True, check=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert (done.stdout.splitlines(), done.stderr) == (["b", 'a ]"', "a", "$x"], "")
+
+
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish_shows_the_whole_description(daemon: Daemon, directory: Path) -> None:
     daemon.enqueue("echo a, b", id="an-id")

@@ -48,6 +48,12 @@ def test_everything_that_a_method_answers_with_is_exported() -> None:
         assert getattr(queuectl_client, kind.__name__) is kind
 
 
+@pytest.mark.parametrize("method", ["wait", "cancel", "retry", "dlq_retry", "dlq_purge", "stop_workers"])
+def test_a_string_in_the_place_of_a_list_of_ids_is_named(method: str) -> None:
+    with Client("/nowhere/sock", patience=0) as client, pytest.raises(queuectl_client.BadRequest, match="'abc'"):
+        getattr(client, method)("abc")
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nope'"):
         _ = queuectl_client.nope

@@ -154,6 +154,8 @@ USAGE: list[tuple[list[str], str]] = [
     (["wait", "a", "--timeout", "soon"], "not a duration"),
     (["cancel"], "give jobs, or --ids-from"),
     (["retry"], "give jobs, or --ids-from"),
+    (["cancel", "--ids-from", "-", "a"], "not both"),
+    (["retry", "--ids-from", "-", "a"], "not both"),
     (["dlq", "retry"], "--all"),
     (["dlq", "retry", "a", "--all"], "--all"),
     (["dlq", "purge"], "--all"),
