@@ -404,7 +404,7 @@ def test_dlq_retry_some_or_all(single: Daemon) -> None:
     assert len(single.job("b")["history"]) == 1
     assert json.loads(single.queuectl("dlq", "retry", "--all", "--json").stdout) == {"count": 2}
     assert single.queuectl("dlq", "list", "--json").stdout == ""
-    assert single.queuectl("dlq", "retry", "--all").stdout == "Back to pending: 0 jobs.\n"
+    assert single.queuectl("dlq", "retry", "--all").stdout == "There are no dead jobs.\n"
 
 
 def test_dlq_purge_some_or_all(single: Daemon) -> None:
