@@ -41,7 +41,7 @@ from queuectld.store.sqlite import open_store, rehearse_opening
 from queuectld.supervisor import Supervisor
 from queuectld.threads import Threads
 from queuectld.watchers import Watchers
-from queuectld.worker import cgroups, containment
+from queuectld.worker import cgroups, containment, regular_files
 
 log = logging.getLogger("queuectld")
 
@@ -103,6 +103,10 @@ def run(options: Options) -> int:
             options = replace(options, state_dir=state_dir)
         with contextlib.suppress(OSError):  # what is in the way is no reason to let running jobs down
             startup.make_directories(state_dir)
+        startup.lock_directory(state_dir)
+        if startup.file_identity(state_dir / startup.LOCK) is None:  # somebody has removed it
+            with contextlib.suppress(StartError):  # no room for it: it is the directory that counts
+                lock = startup.lock_file(state_dir)
     else:
         startup.prepare_state_dir(options.state_dir)
         lock, descriptors = startup.lock_state_dir(options.state_dir), startup.raise_descriptor_limit()
@@ -317,7 +321,7 @@ class _Daemon:
             self._store.close()
         if ending is Ending.STOP:
             failpoints.hit("stop.closed")
-            _running_mark(self._options.state_dir).unlink(missing_ok=True)
+            regular_files.remove(_running_mark(self._options.state_dir))
             failpoints.hit("stop.clean")
         if ending is Ending.REEXECUTE:
             await self._hold_back_signals()
@@ -406,7 +410,7 @@ class _Daemon:
     async def _reload(self, context: Context) -> None:
         """Re-execute, if what is installed now can take over; else go on as before."""
         self._trial = successor.Trial(_own_command(), _as_asked(self._options), os.environ)
-        fault = await context.background_work.run(self._trial.fault)
+        fault = await context.background_work.run(self._trial.fault) or self._lost_directory()
         if self._ending is None or self._ending.done():
             return  # asked to stop meanwhile: the check was given up, and found nothing
         if fault:
@@ -414,6 +418,14 @@ class _Daemon:
             context.reload_refusal, context.reloads_refused = fault, context.reloads_refused + 1
         else:
             self._ending.set_result(Ending.REEXECUTE)
+
+    def _lost_directory(self) -> str:
+        """Why the state directory could not be found after a re-execution; "" if it can be."""
+        try:
+            startup.directory_of(self._lock, self._options.state_dir)
+        except StartError as error:
+            return str(error)
+        return ""
 
     def _storage_failed(self, error: StorageError) -> None:
         log.critical("the storage failed, stopping; running jobs go on: %s", error)

@@ -28,13 +28,13 @@ class Suspect:
     Attributes:
         worker: its id.
         mark: of its attempt, or "".
-        lock: device and inode of its lock file; None if that is gone.
+        lock: the file of its lock; None if that is gone.
         is_dead: it may have left children.
     """
 
     worker: str
     mark: str
-    lock: tuple[int, int] | None
+    lock: containment.LockFile | None
     is_dead: bool
 
 
@@ -76,7 +76,8 @@ class Orphans:
         return found
 
     def _attributed(self, pid: int, suspects: Collection[Suspect]) -> frozenset[str]:
-        marks, files = containment.carried(pid)
+        locks = [suspect.lock for suspect in suspects if suspect.lock is not None]
+        marks, files = containment.carried(pid, locks)
         by_what_it_carries = {suspect.worker for suspect in suspects if suspect.mark in marks or suspect.lock in files}
         if by_what_it_carries:
             return frozenset(by_what_it_carries)

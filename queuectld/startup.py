@@ -14,7 +14,10 @@ from pathlib import Path
 
 from queuectl_protocol import trust
 from queuectl_protocol.paths import MAX_SOCKET_PATH
-from queuectld.worker import address
+from queuectld.worker import address, regular_files
+
+LOCK = "daemon.lock"
+"""In the state directory: locked by its daemon, whose PID it holds."""
 
 
 class StartError(Exception):
@@ -91,21 +94,25 @@ def lock_state_dir(path: Path) -> int:
     Raises:
         StartError: another one has it.
     """
+    lock_directory(path)
+    return lock_file(path)
+
+
+def lock_file(path: Path) -> int:
+    """Make and lock the lock's file in the state directory, which this process holds already.
+
+    Raises:
+        StartError: an older daemon has it, which does not hold the directory; or it can't be made.
+    """
     try:
-        descriptor = os.open(path / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _unusable(path, error) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
         os.close(descriptor)
-        where = address.read(path)
-        listens = f" and listens on {where}" if where else ""
-        raise StartError(
-            f"another queuectld (PID {owner or 'unknown'}) runs on the state directory {path}{listens}",
-            "`queuectl daemon stop` ends it; or give --state-dir another directory",
-        ) from None
+        raise _taken(path) from None
     except OSError as error:  # ENOLCK, of a network's file system: nothing could say who owns the directory
         os.close(descriptor)
         raise StartError(
@@ -121,6 +128,38 @@ def lock_state_dir(path: Path) -> int:
     return descriptor
 
 
+def lock_directory(path: Path) -> None:
+    """Hold the state directory itself too, while this program runs: somebody may tidy up the lock's file.
+
+    Raises:
+        StartError: another daemon has it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unusable(path, error) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise _taken(path) from None
+    except OSError:
+        os.close(descriptor)  # a file system that locks files only
+
+
+def _taken(path: Path) -> StartError:
+    try:
+        owner = (regular_files.content(path / LOCK, 32) or b"").decode("ascii", "replace").strip()
+    except OSError:
+        owner = ""
+    where = address.read(path)
+    listens = f" and listens on {where}" if where else ""
+    return StartError(
+        f"another queuectld (PID {owner or 'unknown'}) runs on the state directory {path}{listens}",
+        "`queuectl daemon stop` ends it; or give --state-dir another directory",
+    )
+
+
 def _unusable(path: Path, error: OSError) -> StartError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return StartError(
@@ -132,12 +171,18 @@ def _unusable(path: Path, error: OSError) -> StartError:
 def directory_of(lock: int, expected: Path) -> Path:
     """The state directory whose lock a descriptor holds: `expected` if it is that one, else where the lock's file is.
 
+    That file may have been removed; the directory must be there.
+
     Raises:
-        StartError: the lock's file is in no directory any more.
+        StartError: that directory is gone.
     """
-    for directory in (expected, Path(f"/proc/self/fd/{lock}").readlink().parent):
-        if file_identity(directory / "daemon.lock") == _identity(os.fstat(lock)):
+    file = Path(f"/proc/self/fd/{lock}").readlink()
+    for directory in (expected, file.parent):
+        if file_identity(directory / LOCK) == _identity(os.fstat(lock)):
             return directory
+    if file_identity(file.parent / "queue.db") is not None and file_identity(file.parent / LOCK) is None:
+        # The lock's file alone was removed.
+        return expected if expected.exists() and expected.samefile(file.parent) else file.parent
     raise StartError("the state directory that this daemon serves is gone", "start it again")
 
 

@@ -239,6 +239,7 @@ class Supervisor:
         self._on_ended = ended
         self._mark = mark
         self._boot_id = containment.boot_id()
+        self._queue_mark = containment.queue_mark(state_dir)  # asked for once: the directory may be gone later
         self._handles: dict[str, Handle] = {}
         self._parked: dict[str, Handle] = {}
         self._desired = 0
@@ -318,9 +319,8 @@ class Supervisor:
     def _adopt(self, record: WorkerRecord, attempt: RunningAttempt | None, most_watched: int) -> bool:
         if record.boot_id != self._boot_id or record.pid <= 0:
             return False
-        try:
-            pidfd = os.pidfd_open(record.pid)
-        except ProcessLookupError:
+        pidfd = containment.open_process(record.pid)
+        if pidfd is None:
             return False
         # Looked at after the pidfd was taken, so that it is this very process that the pidfd stands for.
         if not (containment.is_alive(record.pid, record.start_ticks) and self._is_ours(record)):
@@ -741,12 +741,13 @@ class Supervisor:
         """There was no descriptor to watch this worker by; its connection has just left one."""
         record = handle.record
         try:
-            handle.pidfd = os.pidfd_open(record.pid)
-        except ProcessLookupError:
-            handle.vanished = True
+            pidfd = containment.open_process(record.pid)
         except OSError:
             return  # none left: its silence will tell
+        if pidfd is None:
+            handle.vanished = True
         else:
+            handle.pidfd = pidfd
             handle.vanished = not containment.is_alive(record.pid, record.start_ticks)
             self._watch(handle)
 
@@ -841,7 +842,7 @@ class Supervisor:
         record = handle.record
         lock = self._lock_of(record.id)
         running = handle.running
-        mark = containment.marker(self._state_dir, running.token) if running else ""
+        mark = self._marker_of(running) if running else ""
         group = cgroups.Group(self._groups, mark) if mark and self._groups else None
 
         def end() -> bool:
@@ -886,12 +887,15 @@ class Supervisor:
         self._fill_pool()
         self._notice()
 
+    def _marker_of(self, running: Running) -> str:
+        return f"{running.token}{self._queue_mark}"
+
     def _lock_of(self, worker: str) -> Path:
         return self._state_dir / "workers" / f"{worker}.lock"
 
     async def _settle(self, worker: str, lost_as: Outcome) -> bool:
         """Whether it could be stored."""
-        settings, now, chance = self._settings(), self._clock.now(), random.random()  # noqa: S311
+        settings, chance = self._settings(), random.random()  # noqa: S311
         records: dict[tuple[int, int], AttemptResult] = {}
 
         def operation(store: Store) -> list[Settled]:
@@ -907,6 +911,8 @@ class Supervisor:
                 if record is not None:
                     unasked = record.unasked and not self._stopping
                     records[job, attempt] = structs.replace(record, unasked=unasked)
+            # Not before: a clock that is set back meanwhile takes along only what was submitted until then.
+            now = self._clock.now()
             settled = await self._committer.submit(operation)
         except ProtocolError as refusal:
             log.error("the end of a worker could not be stored: %s", refusal.message)  # noqa: TRY400 - it says all
@@ -943,7 +949,7 @@ class Supervisor:
         return [
             Suspect(
                 handle.record.id,
-                containment.marker(self._state_dir, running.token) if (running := handle.running) else "",
+                self._marker_of(running) if (running := handle.running) else "",
                 containment.lock_identity(self._lock_of(handle.record.id)),
                 handle.ending or not containment.is_alive(handle.record.pid, handle.record.start_ticks),
             )

@@ -10,6 +10,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from queuectld.worker.containment import LockFile
+
 _NONE = -1
 
 
@@ -20,7 +22,7 @@ class AttemptLock:
     once more for each attempt, since it can't let go of a lock that it shares without taking it from the others too.
 
     Attributes:
-        identity: device and inode of its file, by which a process is found that has it open.
+        identity: by what a process is found that has its file open.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +37,7 @@ class AttemptLock:
         os.set_inheritable(self._held, True)
         self._next = _NONE
         status = os.fstat(self._held)
-        self.identity = (status.st_dev, status.st_ino)
+        self.identity = LockFile(path.name, status.st_dev, status.st_ino)
 
     def prepare(self) -> None:
         """Get ready for what is started next, which inherits the lock. Called while the worker has it.

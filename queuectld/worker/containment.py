@@ -77,6 +77,15 @@ class Process(NamedTuple):
     start_ticks: int
 
 
+class LockFile(NamedTuple):
+    """What a lock's file is known by among the descriptors of a process."""
+
+    name: str
+    """Without its directory. A file that is not called so is not looked at."""
+    device: int
+    inode: int
+
+
 _UNSEEN = frozenset({errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM})
 
 
@@ -138,6 +147,22 @@ def children(pid: int) -> list[int]:
         if error.errno == errno.ENOENT and process(pid) is not None:  # a kernel without CONFIG_PROC_CHILDREN
             return [entry.pid for entry in processes().values() if entry.parent == pid]
     return found
+
+
+def open_process(pid: int) -> int | None:
+    """A pidfd, which stands for this very process; None where no process has that PID.
+
+    The PID of a process that is gone may be the number of a thread since.
+
+    Raises:
+        OSError: it can't be had, as for want of a descriptor.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):  # the last two, by the kernel's age: of a thread
+            return None
+        raise
 
 
 def is_alive(pid: int, start_ticks: int) -> bool:
@@ -321,7 +346,7 @@ def lock_is_free(path: Path) -> bool:
     return True
 
 
-def _carries(pid: int, marker: bytes, lock: tuple[int, int] | None) -> bool:
+def _carries(pid: int, marker: bytes, lock: LockFile | None) -> bool:
     """
     Raises:
         ProcessLookupError: it has gone before it could be looked at.
@@ -330,50 +355,60 @@ def _carries(pid: int, marker: bytes, lock: tuple[int, int] | None) -> bool:
         with open(f"/proc/{pid}/environ", "rb") as file:
             if marker and marker in file.read().split(b"\0"):
                 return True
-        if lock is not None:
-            for name in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    status = os.stat(f"/proc/{pid}/fd/{name}")
-                    if (status.st_dev, status.st_ino) == lock:
-                        return True
+        return lock is not None and lock in _open_of(pid, [lock])
     except PermissionError:
         return False  # another user's: a job that changed its user is found as a descendant or by its cgroup
     except OSError as error:
         raise ProcessLookupError from error
-    return False
 
 
-def carried(pid: int) -> tuple[set[str], set[tuple[int, int]]]:
-    """What a process is seen to carry: values of MARKER in its environment; device and inode of each open file."""
+def _open_of(pid: int, locks: Collection[LockFile]) -> set[LockFile]:
+    """Which of these files a process has open.
+
+    Raises:
+        OSError: it can't be looked at, or has gone.
+    """
+    found = set()
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            path = f"/proc/{pid}/fd/{number}"
+            # To ask for a file's status takes an answer of its file system, and one that hangs (NFS) never gives it:
+            # so only what is called like a lock is asked for. The name, which the kernel knows, costs no question.
+            name = os.path.basename(os.readlink(path)).removesuffix(" (deleted)")
+            if any(name == lock.name for lock in locks):
+                status = os.stat(path)
+                found.update({LockFile(name, status.st_dev, status.st_ino)}.intersection(locks))
+    return found
+
+
+def carried(pid: int, locks: Collection[LockFile]) -> tuple[set[str], set[LockFile]]:
+    """What a process is seen to carry: values of MARKER in its environment; which of `locks` it has open."""
     marks: set[str] = set()
-    files: set[tuple[int, int]] = set()
+    files: set[LockFile] = set()
     prefix = f"{MARKER}="
     with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
         words = os.fsdecode(file.read()).split("\0")
         marks.update(word.removeprefix(prefix) for word in words if word.startswith(prefix) and word != prefix)
     with contextlib.suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                status = os.stat(f"/proc/{pid}/fd/{name}")
-                files.add((status.st_dev, status.st_ino))
+        files = _open_of(pid, locks)
     return marks, files
 
 
-def lock_identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode of a lock file; None where it is gone, or something else is in its place: a job can do that."""
+def lock_identity(path: Path) -> LockFile | None:
+    """By what a lock's file is found; None where it is gone, or something else is in its place: a job can do that."""
     try:
         status = os.lstat(path)
     except OSError:
         return None
-    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+    return LockFile(path.name, status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
-def carriers(mark: str, lock: tuple[int, int]) -> list[int]:
+def carriers(mark: str, lock: LockFile) -> list[int]:
     """All processes but this one that carry an attempt's marker or have the file of its lock open, as far as is seen.
 
     Args:
         mark: the value of MARKER.
-        lock: device and inode.
+        lock: the file.
     """
     marker = f"{MARKER}={mark}".encode()
     found = []

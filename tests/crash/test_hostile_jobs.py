@@ -97,6 +97,13 @@ def test_a_job_that_lets_go_of_its_workers_lock_runs_on_and_once(
     assert lines_of(directory / "trace") == ["run"]
 
 
+def test_a_directory_in_the_place_of_the_mark_of_a_running_daemon_spoils_no_stop(single: Daemon) -> None:
+    running = single.state_dir / "running"
+    single.wait_state(single.enqueue(f"rm {running}; mkdir -p {running}/full"), "completed")
+    assert single.stop() == 0
+    assert not single.socket.exists()
+
+
 @pytest.mark.parametrize("is_read", [False, True])
 def test_a_pipe_in_the_place_of_the_next_jobs_log_makes_no_worker_wait(single: Daemon, is_read: bool) -> None:
     path = single.state_dir / "logs" / "0" / "2.1.log"

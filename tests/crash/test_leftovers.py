@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
+import sqlite3
+import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon, wait_for
+from tests.harness import Daemon, is_running, wait_for
+from tests.jobs import FOREVER, pids_in
 
 
 def test_a_reload_is_not_disturbed_by_the_end_of_a_dead_workers_tree(pool: Daemon) -> None:
@@ -66,3 +71,31 @@ def test_a_worker_has_time_to_come_back_however_short_its_heartbeats_are(single:
     os.kill(worker, signal.SIGCONT)
     ended = single.wait_state(job, "dead")
     assert [(attempt["outcome"], attempt["exit_code"]) for attempt in ended["history"]] == [("failed", 7)]
+
+
+def test_the_pid_of_a_dead_worker_may_be_a_threads_by_now(single: Daemon) -> None:
+    job_id = single.enqueue(FOREVER, max_retries=1)
+    worker = single.worker_of(job_id)
+    single.kill()
+    os.kill(worker, signal.SIGKILL)
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        with closing(sqlite3.connect(single.state_dir / "queue.db", isolation_level=None)) as database:
+            database.execute("UPDATE workers SET pid = ? WHERE pid = ?", (thread.native_id, worker))
+        single.start()
+        assert [attempt["outcome"] for attempt in single.wait_state(job_id, "dead")["history"]] == ["lost"]
+        single.wait_workers(1)
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_lost_workers_job_is_ended_though_the_state_directory_is_gone(single: Daemon) -> None:
+    pids = single.directory / "pids"
+    worker = single.worker_of(single.enqueue(f"echo $$ > {pids}; {FOREVER}"))
+    (job,) = pids_in(pids, 1)
+    shutil.rmtree(single.state_dir)
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: not is_running(job), "the job to be ended")

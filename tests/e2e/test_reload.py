@@ -151,6 +151,21 @@ def test_a_stop_does_not_wait_for_a_check(installed: Daemon) -> None:
     wait_for(lambda: not checks(), "the check to be ended")
 
 
+def test_a_lock_that_was_removed_is_there_again(pool: Daemon) -> None:
+    lock = pool.state_dir / "daemon.lock"
+    lock.unlink()
+    pool.queuectl("daemon", "reload")
+    assert lock.read_text() == f"{pool.pid}\n"
+
+
+def test_without_its_state_directory_a_daemon_stays_as_it_is(pool: Daemon) -> None:
+    shutil.rmtree(pool.state_dir)
+    os.kill(pool.pid, signal.SIGHUP)
+    reason = "the state directory that this daemon serves is gone"
+    wait_for(lambda: f"not re-executed: {reason}" in pool.log.read_text(), "the reload to be refused")
+    assert pool.call("server.info")["reload_refusal"] == reason
+
+
 # --- by hand --------------------------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,16 @@ def test_a_second_daemon_on_the_same_state_dir_is_refused(pool: Daemon, make_dae
     assert pool.call("worker.list")["desired"] == 2
 
 
+def test_a_second_daemon_is_refused_though_the_lock_was_removed(
+    pool: Daemon, make_daemon: Callable[..., Daemon]
+) -> None:
+    (pool.state_dir / "daemon.lock").unlink()
+    second = make_daemon()
+    second.state_dir = pool.state_dir
+    assert "another queuectld" in refusal(second)
+    assert not (pool.state_dir / "daemon.lock").exists()
+
+
 def test_two_daemons_side_by_side(make_daemon: Callable[..., Daemon]) -> None:
     first, second = make_daemon("--workers", "1").start(), make_daemon("--workers", "1").start()
     for daemon in (first, second):

@@ -17,6 +17,7 @@ from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.framing import MAX_LINE
 from queuectl_protocol.jobs import JobState, Outcome
 from queuectl_protocol.messages import AttachParams, AttachResult, AttemptResult
+from queuectld import setback
 from queuectld.clock import Clock
 from queuectld.committer import Committer
 from queuectld.core.settings import Settings
@@ -61,8 +62,8 @@ def worker(tmp_path: Path) -> Iterator[WorkerRecord]:
 
 @asynccontextmanager
 async def supervised(
-    state_dir: Path, worker: WorkerRecord, job: NewJob, *, desired: int
-) -> AsyncIterator[tuple[Supervisor, Store]]:
+    state_dir: Path, worker: WorkerRecord, job: NewJob, *, desired: int, clock: Clock | None = None
+) -> AsyncIterator[tuple[Supervisor, Store, Committer]]:
     """A supervisor that has found the worker, to whom the job is leased."""
     store = sqlite_store(state_dir)
     (number,) = put(store, job)
@@ -74,11 +75,11 @@ async def supervised(
     committer = Committer(store, lambda _error: None, lambda: False)
     committer.start()
     supervisor = Supervisor(
-        committer, Watchers(), Settings, Clock(), DiskSpace(state_dir), lambda: state_dir / "sock", state_dir, None,
-        os.environ, 1024, 0o077, lambda: None, "mark",
+        committer, Watchers(), Settings, clock or Clock(), DiskSpace(state_dir), lambda: state_dir / "sock", state_dir,
+        None, os.environ, 1024, 0o077, lambda: None, "mark",
     )  # fmt: skip
     await supervisor.recover([worker], running, desired, 10)
-    yield supervisor, store
+    yield supervisor, store, committer
     supervisor.abandon()
     await committer.stop()
     store.close()
@@ -94,7 +95,7 @@ def attach_and(
     """
 
     async def play() -> tuple[AttachResult, list[str], list[str]]:
-        async with supervised(state_dir, worker, new_job("job"), desired=1) as (supervisor, _store):
+        async with supervised(state_dir, worker, new_job("job"), desired=1) as (supervisor, _store, _committer):
             ear = Ear(worker.pid)
 
             async def attach() -> tuple[AttachResult, list[str]]:
@@ -145,7 +146,7 @@ def test_one_that_goes_while_it_is_leased_a_job_is_told_of_the_job_first(tmp_pat
     """It would have exited, and be lost with the job."""
 
     async def play() -> None:
-        async with supervised(tmp_path, worker, new_job("job"), desired=1) as (supervisor, _store):
+        async with supervised(tmp_path, worker, new_job("job"), desired=1) as (supervisor, _store, _committer):
             ended = AttemptResult(1, 1, "token", Outcome.COMPLETED, NOW, exit_code=0)
             await supervisor.attach(Ear(worker.pid), AttachParams(worker="w1", ended=ended))
             await asyncio.sleep(0)  # until it waits for work
@@ -172,7 +173,7 @@ def test_a_worker_that_comes_again_without_a_large_job_is_replaced(tmp_path: Pat
     large = new_job("job", env={f"V{number}": "x" * 1000 for number in range(MAX_LINE // 1000)})
 
     async def play() -> None:
-        async with supervised(tmp_path, worker, large, desired=0) as (supervisor, store):
+        async with supervised(tmp_path, worker, large, desired=0) as (supervisor, store, _committer):
             ear = Ear(worker.pid)
             with pytest.raises(ProtocolError, match="did not take its job"):
                 await supervisor.attach(ear, AttachParams(worker="w1"))
@@ -184,3 +185,28 @@ def test_a_worker_that_comes_again_without_a_large_job_is_replaced(tmp_path: Pat
             assert [attempt.outcome for attempt in store.attempts(1)] == [Outcome.INTERRUPTED]
 
     asyncio.run(play())
+
+
+def test_a_clock_that_is_set_back_while_a_lost_attempt_is_settled_makes_no_retry_later(tmp_path: Path) -> None:
+    """What is settled after the jobs were moved has a time of the clock that was set back."""
+    wall = time.time()
+    clock = Clock(lambda: wall)
+    gone = WorkerRecord("w1", "of another boot", 1, 1, wall)
+
+    async def play() -> float:
+        nonlocal wall
+        async with supervised(tmp_path, gone, new_job("job"), desired=0, clock=clock) as (
+            _supervisor,
+            _store,
+            committer,
+        ):
+            await asyncio.sleep(0)  # until it waits for the store
+            wall -= 100_000
+            assert await setback.come_back(clock, committer)
+            while True:
+                job = await committer.submit(lambda store: store.get(1))
+                assert job is not None
+                if job.state is JobState.FAILED:
+                    return job.run_at
+
+    assert asyncio.run(play()) <= wall + Settings().backoff_max
