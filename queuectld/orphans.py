@@ -9,6 +9,7 @@ PID 1, or started by exec in a process that had children. Then it belongs to nob
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -54,20 +55,28 @@ class Orphans:
     def of(self, worker: str, children: Iterable[int], suspects: Callable[[], Collection[Suspect]]) -> list[int]:
         """Those of `children`, dead or alive, that `worker` may have left.
 
+        Where others have no children here, each child is stopped as soon as it is seen: a dead worker has left it, so
+        it is about to be killed, and one that forks and exits at once would be gone before its owner is found.
+
         Args:
             worker: its id.
-            children: all children of this process that it did not start as workers.
+            children: all children of this process that it did not start as workers, the oldest first.
             suspects: all workers; asked after the children were listed, so one that has left any of them is dead in it.
         """
         session = os.getsid(0)
-        found, seen = [], set()
+        found: list[int] = []
+        seen: dict[tuple[int, int], None] = {}
         with self._lock:
-            for pid in children:
+            for pid in reversed(list(children)):
                 entry = containment.process(pid)
                 if entry is not None and entry.session == session:
                     continue  # started by this process; nobody can join its session who was started by a worker
                 child = (pid, entry.start_ticks if entry else 0)
-                seen.add(child)
+                seen[child] = None
+                if not self._others_too and child not in self._owners and entry is not None and entry.state not in "ZX":
+                    containment.send(pid, signal.SIGSTOP)
+            for child in seen:
+                pid, _ = child
                 if child not in self._owners:
                     self._owners[child] = self._attributed(pid, suspects())
                 if worker in self._owners[child]:

@@ -90,7 +90,7 @@ def test_a_setting_takes_effect_at_once_however_long_the_next_look_was_away(sing
     began = time.monotonic()
     wait_for(lambda: time.monotonic() - began > 1.2, "the job to be older than a second")
     single.call("config.set", key="keep_completed", value=1)
-    wait_for(lambda: gone(single, old), "it to be removed", patience=30)
+    wait_for(lambda: gone(single, old), "it to be removed")
 
 
 def test_all_attempts_go_with_their_job_and_its_id_is_free_again(single: Daemon) -> None:

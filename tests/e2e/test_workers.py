@@ -149,11 +149,11 @@ def test_stop_now_of_a_job_that_ignores_sigterm(single: Daemon, directory: Path)
 
 def test_stop_now_while_jobs_come_and_go(pool: Daemon) -> None:
     """However the stop meets a finish that carries the next attempt, workers stop at once and no job is lost."""
-    pool.call("config.set", key="kill_grace", value=30)
+    pool.call("config.set", key="kill_grace", value=3600)
     ids = pool.call("job.enqueue", jobs=[{"command": "true"}] * 300 + [{"command": "sleep 600"}] * 2)["ids"]
     for _ in range(8):
         pool.call("worker.stop", now=True)
-        wait_for(lambda: not pool.workers(), "the workers to be gone", patience=20)
+        wait_for(lambda: not pool.workers(), "the workers to be gone")
         assert pool.call("status.get")["counts"]["processing"] == 0
         pool.call("worker.start", count=2)
     pool.call("job.cancel", ids=ids[-2:])
@@ -161,7 +161,7 @@ def test_stop_now_while_jobs_come_and_go(pool: Daemon) -> None:
 
 
 def test_stop_now_meets_a_job_on_its_way_to_a_worker(pool: Daemon) -> None:
-    pool.call("config.set", key="kill_grace", value=30)
+    pool.call("config.set", key="kill_grace", value=3600)
     with pool.wire() as wire:
         for turn in range(20):
             pool.wait_workers(2)
@@ -171,7 +171,7 @@ def test_stop_now_meets_a_job_on_its_way_to_a_worker(pool: Daemon) -> None:
             wire.send("worker.stop", now=True)
             for _ in range(2 + turn % 5):
                 wire.receive()
-            wait_for(lambda: not pool.workers(), "the workers to be gone", patience=20)
+            wait_for(lambda: not pool.workers(), "the workers to be gone")
             assert pool.call("status.get")["counts"]["processing"] == 0
             ids = [job["id"] for job in pool.call("job.list", state="pending")["jobs"]]
             pool.call("job.cancel", ids=ids)
