@@ -85,6 +85,8 @@ def run(options: Options) -> int:
         StorageError: the store can't be opened; it was not touched.
     """
     umask = os.umask(0o077)
+    # Until there is a handler for it, a reload would end this process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     inherited = handover.take_over(os.environ)
     # A descriptor that systemd passed is marked as closed on exec before anything can be spawned.
     passed = [] if inherited else sdnotify.listen_fds(os.environ)
@@ -103,13 +105,17 @@ def run(options: Options) -> int:
             options = replace(options, state_dir=state_dir)
         with contextlib.suppress(OSError):  # what is in the way is no reason to let running jobs down
             startup.make_directories(state_dir)
-        startup.lock_directory(state_dir)
+        directory = inherited.directory
+        if directory < 0:  # the daemon before this program did not hold it
+            with contextlib.suppress(StartError):  # who starts another daemon now holds it until he sees the other lock
+                directory = startup.lock_directory(state_dir)
         if startup.file_identity(state_dir / startup.LOCK) is None:  # somebody has removed it
             with contextlib.suppress(StartError):  # no room for it: it is the directory that counts
                 lock = startup.lock_file(state_dir)
     else:
         startup.prepare_state_dir(options.state_dir)
-        lock, descriptors = startup.lock_state_dir(options.state_dir), startup.raise_descriptor_limit()
+        lock, directory = startup.lock_state_dir(options.state_dir)
+        descriptors = startup.raise_descriptor_limit()
         failpoints.hit("start.locked")
         startup.remove_trials(options.state_dir)
         DiskSpace(options.state_dir).make_startable()
@@ -143,7 +149,7 @@ def run(options: Options) -> int:
         home = address = Path(os.fsdecode(listener.getsockname() or b""))
     listening = Listening(options.state_dir, home, address, listener, identity, group)
     listening.publish()
-    daemon = _Daemon(options, listening, store, lock, descriptors, umask, group, inherited, others_too)
+    daemon = _Daemon(options, listening, store, (lock, directory), descriptors, umask, group, inherited, others_too)
     with asyncio.Runner() as runner:
         ending = runner.run(daemon.serve())
         if ending is Ending.REEXECUTE:
@@ -158,7 +164,7 @@ class _Daemon:
         options: Options,
         listening: Listening,
         store: Store,
-        lock: int,
+        locks: tuple[int, int],
         descriptors: int,
         umask: int,
         group: int | None,
@@ -169,7 +175,7 @@ class _Daemon:
         self._others_too = others_too
         self._listening = listening
         self._store = store
-        self._lock = lock
+        self._lock, self._directory = locks
         self._descriptors = descriptors
         self._umask = umask
         self._group = group
@@ -391,7 +397,7 @@ class _Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload, context)
-        # Held back since before the exec, if there was one.
+        # Held back since the start of this program, or since before the exec, if there was one.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 
     def _on_stop(self) -> None:
@@ -454,6 +460,7 @@ class _Daemon:
                 address=str(self._listening.address),
                 connections=self._connections,
                 others_too=self._others_too,
+                directory=self._directory,
             ),
             os.environ,
         )

@@ -47,6 +47,8 @@ class Handover(msgspec.Struct, frozen=True):
     """Children may come to this process that no worker has left."""
     unclean: bool = False
     """The last stop was not clean, and the database has not been checked to the end yet."""
+    directory: int = -1
+    """The state directory, locked; -1 where it can't be, and from an older daemon."""
 
 
 def pass_on(handover: Handover, environ: MutableMapping[str, str]) -> None:
@@ -78,4 +80,5 @@ def take_over(environ: MutableMapping[str, str]) -> Handover | None:
 
 
 def _descriptors(handover: Handover) -> list[int]:
-    return [handover.lock, handover.listener, *(connection.descriptor for connection in handover.connections)]
+    held = [handover.lock, handover.listener] + ([handover.directory] if handover.directory >= 0 else [])
+    return held + [connection.descriptor for connection in handover.connections]

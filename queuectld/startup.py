@@ -88,14 +88,18 @@ def remove_trials(state_dir: Path) -> None:
         shutil.rmtree(trial, ignore_errors=True)
 
 
-def lock_state_dir(path: Path) -> int:
-    """Become the only daemon of this state directory; the descriptor holds the lock until the process ends.
+def lock_state_dir(path: Path) -> tuple[int, int]:
+    """Become the only daemon of this state directory.
+
+    Returns:
+        The descriptors of its lock's file and of the directory itself (or -1), which hold their locks until they are
+        closed.
 
     Raises:
         StartError: another one has it.
     """
-    lock_directory(path)
-    return lock_file(path)
+    directory = lock_directory(path)
+    return lock_file(path), directory
 
 
 def lock_file(path: Path) -> int:
@@ -128,8 +132,11 @@ def lock_file(path: Path) -> int:
     return descriptor
 
 
-def lock_directory(path: Path) -> None:
-    """Hold the state directory itself too, while this program runs: somebody may tidy up the lock's file.
+def lock_directory(path: Path) -> int:
+    """Hold the state directory itself too: somebody may tidy up the lock's file.
+
+    Returns:
+        The descriptor that holds it; -1 on a file system that locks files only.
 
     Raises:
         StartError: another daemon has it.
@@ -144,7 +151,9 @@ def lock_directory(path: Path) -> None:
         os.close(descriptor)
         raise _taken(path) from None
     except OSError:
-        os.close(descriptor)  # a file system that locks files only
+        os.close(descriptor)
+        return -1
+    return descriptor
 
 
 def _taken(path: Path) -> StartError:

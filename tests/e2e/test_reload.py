@@ -158,6 +158,29 @@ def test_a_lock_that_was_removed_is_there_again(pool: Daemon) -> None:
     assert lock.read_text() == f"{pool.pid}\n"
 
 
+def test_no_other_daemon_can_hold_the_directory_at_any_moment_of_a_reload(pool: Daemon) -> None:
+    script = """
+import fcntl, os, sys
+directory = os.open(sys.argv[1], os.O_RDONLY)
+print("tries", flush=True)
+while True:
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        continue
+    sys.exit("held it")
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, pool.state_dir], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        for _ in range(5):
+            pool.queuectl("daemon", "reload")
+        assert other.poll() is None
+        other.kill()
+
+
 def test_without_its_state_directory_a_daemon_stays_as_it_is(pool: Daemon) -> None:
     shutil.rmtree(pool.state_dir)
     os.kill(pool.pid, signal.SIGHUP)

@@ -10,10 +10,12 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -520,3 +522,17 @@ def test_started_with_every_signal_blocked(make_daemon: Callable[..., Daemon]) -
     os.kill(daemon.pid, signal.SIGHUP)
     wait_for(lambda: daemon.call("server.info")["generation"] == 1, "the reload")
     assert daemon.stop() == 0
+
+
+def test_a_reload_that_is_asked_for_at_the_very_start_is_carried_out_then(pool: Daemon) -> None:
+    assert pool.stop() == 0
+    lock = pool.state_dir / "daemon.lock"
+    lock.unlink()
+    with closing(sqlite3.connect(pool.state_dir / "queue.db", isolation_level=None)) as held:
+        held.execute("BEGIN EXCLUSIVE")
+        pool.spawn()
+        pid = wait_for(lambda: lock.exists() and lock.read_text(), "a daemon that waits for its database")
+        os.kill(int(pid), signal.SIGHUP)
+        held.rollback()
+    pool.wait_ready()
+    wait_for(lambda: pool.call("server.info")["generation"] == 1, "the reload")
