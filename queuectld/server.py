@@ -486,6 +486,8 @@ class Connection(asyncio.Protocol):
     async def _serve_bulky(self, request: framing.Request) -> None:
         async with self._bulk:
             await self._reads.wait()
+            if self._transport is None:
+                return  # without a turn among all peers: who asks, goes and comes again would leave ever more behind
             # A peer may ask, go, and come again to ask: what is made for all of them, the gone ones too, is bounded.
             async with self._server.bulky:
                 if self._transport is not None:

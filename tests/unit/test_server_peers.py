@@ -11,7 +11,7 @@ from collections import deque
 import pytest
 
 from queuectl_protocol.messages import CountResult
-from queuectld.server import MAX_PENDING, Access, Connection, Server
+from queuectld.server import BULKY_AT_ONCE, MAX_PENDING, Access, Connection, Server
 from tests.harness import request_line
 
 Gates = deque[asyncio.Future[None]]
@@ -118,5 +118,29 @@ def test_a_peer_that_reads_slowly_gets_all_its_answers_before_the_end(monkeypatc
         server.close()
         peer.close()
         await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+def test_what_a_peer_that_has_gone_asked_for_waits_for_no_other_peer() -> None:
+    """But for one of its requests: peers that go and come again would leave ever more behind."""
+
+    async def main() -> None:
+        server, connection, peer, _ = await _served(b"", ready=True)
+        for _ in range(BULKY_AT_ONCE):
+            await server.bulky.acquire()
+        connection.data_received(b"".join(request_line("status.get", number, {}) for number in range(MAX_PENDING)))
+        assert connection.is_asked
+        peer.close()
+        async with asyncio.timeout(60):
+            while connection in server.connections:
+                server.idle.clear()
+                await server.idle.wait()
+        server.bulky.release()  # for the first of its requests
+        async with asyncio.timeout(60):
+            await server.bulky.acquire()  # and there is none for the others
+            while connection.is_asked:
+                server.idle.clear()
+                await server.idle.wait()
 
     asyncio.run(main())
