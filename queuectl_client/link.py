@@ -256,4 +256,11 @@ def _nobody(tried: list[tuple[Path, OSError]]) -> NoDaemon:
             f"no daemon answers at {where}",
             f"the daemon of {state_dir} listens on {written}: `queuectl --socket {shlex.quote(str(written))} ...`",
         )
+    if written in [path for path, _ in tried] and (running := state.running_daemon(state_dir)) is not None:
+        pid, process = running
+        os.close(process)
+        return NoDaemon(
+            f"no daemon answers at {where}, though one runs (PID {pid})",
+            "a daemon whose socket is gone makes it again within seconds: try again in a moment",
+        )
     return NoDaemon(f"no daemon answers at {where}", START_HINT)

@@ -57,6 +57,18 @@ def test_a_socket_that_was_removed_comes_back(placed: Daemon, directory: Path) -
     assert not (placed.state_dir / "address").exists()
 
 
+def test_until_it_comes_back_people_are_told_that_the_daemon_runs(placed: Daemon) -> None:
+    os.kill(placed.pid, signal.SIGSTOP)  # so that it does not come back before it was looked for
+    placed.socket.unlink()
+    done = placed.queuectl("status", check=False, environment={"QUEUECTL_STATE_DIR": str(placed.state_dir)})
+    os.kill(placed.pid, signal.SIGCONT)
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"queuectl: no daemon answers at {placed.socket}, though one runs (PID {placed.pid})\n"
+        "  hint: a daemon whose socket is gone makes it again within seconds: try again in a moment\n"
+    )
+
+
 def test_where_the_socket_can_not_be_bound_again_the_state_directory_has_it(placed: Daemon, directory: Path) -> None:
     """As after a logout: nobody but root can make /run/user/UID."""
     gate, home = directory / "gate", placed.socket
