@@ -6,17 +6,23 @@ import io
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from queuectld.store.sqlite.migrations import MIGRATIONS
 from tests.harness import ROOT, Daemon, lines_of, wait_for
 
-RELEASES = {"0.1.0": "aee6b31"}
+RELEASES = {"0.1.0": "aee6b31", "0.2.0": "ca996bc"}
 """Version and commit."""
+NEWEST = MIGRATIONS[-1].number
+"""The schema of this version."""
+PACKAGES = ("queuectld", "queuectl_client", "protocol/queuectl_protocol")
 
 
 @pytest.fixture(scope="session", params=RELEASES)
@@ -35,6 +41,9 @@ def released(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     directory = tmp_path_factory.mktemp("released")
     with zipfile.ZipFile(io.BytesIO(archive.stdout)) as content:
         content.extractall(directory)
+    for package in PACKAGES:  # version 0.1.0 has a package `protocol` instead of the last one
+        if (directory / package).exists():
+            (directory / package).rename(directory / Path(package).name)
     return directory
 
 
@@ -45,7 +54,7 @@ def old(make_daemon: Callable[..., Daemon], released: Path) -> Daemon:
     site = daemon.directory / "site"
     new = daemon.directory / "new"
     new.mkdir()
-    for package in ("queuectld", "queuectl_client", "protocol/queuectl_protocol"):
+    for package in PACKAGES:
         (new / Path(package).name).symlink_to(ROOT / package)
     site.symlink_to(released)
     daemon.environment["PYTHONPATH"] = str(site)
@@ -95,8 +104,17 @@ def test_in_place_under_a_running_job(old: Daemon) -> None:
     (worker,) = old.wait_workers(1)
     os.kill(worker["pid"], signal.SIGKILL)  # the next one is of this version
     old.wait_state(old.enqueue("true"), "completed")
-    assert (old.state_dir / "queue.db.before-2").exists()
     assert old.stop() == 0
+
+
+def test_its_database_is_copied_before_it_is_migrated(old: Daemon) -> None:
+    path = old.state_dir / "queue.db"
+    with closing(sqlite3.connect(path)) as database:
+        (schema,) = database.execute("PRAGMA user_version").fetchone()
+    install(old)
+    reload(old)
+    copies = {number: path.with_name(f"queue.db.before-{number}") for number in range(1, NEWEST + 1)}
+    assert [number for number, copy in copies.items() if copy.exists()] == ([NEWEST] if schema < NEWEST else [])
 
 
 def test_a_worker_of_the_new_version_serves_the_old_daemon(old: Daemon) -> None:
@@ -151,7 +169,7 @@ def test_its_exit_record_alone(old: Daemon) -> None:
 
 
 def test_a_faulty_configuration_does_not_end_it(old: Daemon) -> None:
-    """The old daemon asks for `--version` only; the answer of this version is worth more than it was."""
+    """Version 0.1.0 asks for `--version` only; the answer of this version is worth more than it was."""
     config = old.directory / "home" / "queuectl" / "queuectld.toml"
     assert old.stop() == 0
     old.environment["XDG_CONFIG_HOME"] = str(old.directory / "home")
