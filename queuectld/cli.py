@@ -13,10 +13,11 @@ import click
 from queuectl_protocol import paths
 from queuectl_protocol.messages import MAX_WORKERS
 from queuectl_protocol.version import __version__
-from queuectld import daemon, journal
-from queuectld.startup import StartError
+from queuectld import daemon, start
+from queuectld.host import journal
+from queuectld.host.startup import StartError
+from queuectld.process_tree import cgroups
 from queuectld.store.base import StorageError
-from queuectld.worker import cgroups, start
 
 _KEYS = ("state_dir", "socket", "workers", "log_level", "log_format", "socket_group", "cgroup")
 

@@ -22,26 +22,30 @@ import msgspec
 from queuectl_protocol import paths
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.version import __version__
-from queuectld import failpoints, handover, orphans, sdnotify, setback, startup, successor
-from queuectld.clock import Clock
-from queuectld.committer import Committer
-from queuectld.context import About, Context
+from queuectld import failpoints
+from queuectld.attempt_files import regular_files
 from queuectld.core.settings import with_overrides
-from queuectld.diskspace import DiskSpace
 from queuectld.handlers import HANDLERS
-from queuectld.listening import Listening, own_name
-from queuectld.log_watches import LogWatches
-from queuectld.readers import Readers
-from queuectld.retention import Retention
-from queuectld.server import Access, Server, check_handlers
-from queuectld.startup import StartError
-from queuectld.statusline import StatusLine
+from queuectld.handlers.context import About, Context
+from queuectld.handlers.log_watches import LogWatches
+from queuectld.host import handover, sdnotify, startup, successor
+from queuectld.host.clock import Clock
+from queuectld.host.diskspace import DiskSpace
+from queuectld.host.listening import Listening, own_name
+from queuectld.host.startup import StartError
+from queuectld.host.statusline import StatusLine
+from queuectld.host.threads import Threads
+from queuectld.pool import orphans
+from queuectld.pool.supervisor import Supervisor
+from queuectld.process_tree import cgroups, marks, proc
+from queuectld.queue import setback
+from queuectld.queue.retention import Retention
+from queuectld.queue.watchers import Watchers
 from queuectld.store.base import GivenUp, OutOfTime, StorageBusy, StorageError, StorageFailed, Store
+from queuectld.store.committer import Committer
+from queuectld.store.readers import Readers
 from queuectld.store.sqlite import open_store, rehearse_opening
-from queuectld.supervisor import Supervisor
-from queuectld.threads import Threads
-from queuectld.watchers import Watchers
-from queuectld.worker import cgroups, containment, regular_files
+from queuectld.wire.server import Access, Server, check_handlers
 
 log = logging.getLogger("queuectld")
 
@@ -144,7 +148,7 @@ def run(options: Options) -> int:
         group = startup.group_of(listener)
     # After an exec, the children are those of the process before it: they say nothing of others.
     others_too = (inherited.others_too or os.getpid() == 1) if inherited else orphans.may_get_others()
-    containment.become_subreaper()
+    proc.become_subreaper()
     if identity is None:
         home = address = Path(os.fsdecode(listener.getsockname() or b""))
     listening = Listening(options.state_dir, home, address, listener, identity, group)
@@ -213,8 +217,8 @@ class _Daemon:
         groups = self._options.cgroup or cgroups.delegated_group(os.environ)
         if groups is not None:
             state_dir = self._options.state_dir
-            in_use = {containment.marker(state_dir, attempt.token) for attempt in running}
-            cgroups.remove_empty(groups, containment.queue_mark(state_dir), in_use)
+            in_use = {marks.marker(state_dir, attempt.token) for attempt in running}
+            cgroups.remove_empty(groups, marks.queue_mark(state_dir), in_use)
         retention = Retention(
             committer, readers, lambda: context.settings, clock, self._options.state_dir, background_work
         )
@@ -232,7 +236,7 @@ class _Daemon:
             self._umask,
             retention.notice,
             # A copied state directory has the same database, and is another directory.
-            self._store.identity() + containment.queue_mark(self._options.state_dir),
+            self._store.identity() + marks.queue_mark(self._options.state_dir),
             others_too=self._others_too,
         )
         about = About(
@@ -280,7 +284,13 @@ class _Daemon:
         supervisor.wake()
         background = [
             _in_background(_watchdog(context, self._status)),
-            _in_background(self._status.run(context)),
+            _in_background(
+                self._status.run(
+                    lambda: readers.run(lambda reader: reader.counts()),
+                    lambda: len(supervisor.workers()),
+                    lambda: context.stopping,
+                )
+            ),
             _in_background(retention.run()),
             _in_background(setback.follow(clock, committer, supervisor.wake)),
             _in_background(self._listening.keep(server.listen_instead)),
@@ -288,7 +298,7 @@ class _Daemon:
         if self._unclean:
             background.append(_in_background(self._after_unclean_stop(context)))
         if not self._ending.done():
-            self._status.ready(context, counts)
+            self._status.ready(counts, len(supervisor.workers()))
             _log_ready(context.about, self._listening.address)
         ending = await self._ending
         if self._trial is not None:

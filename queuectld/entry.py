@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from queuectld.worker import start
+from queuectld import start
 
 
 def main() -> NoReturn:

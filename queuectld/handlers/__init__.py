@@ -1,4 +1,7 @@
-"""The methods: parse, call, reply. HANDLERS is checked against protocol.messages.METHODS by a test and at start-up."""
+"""The methods: parse, call, reply. HANDLERS is checked against protocol.messages.METHODS by a test and at start-up.
+
+Imported by daemon.py only. They touch nothing themselves: `queue`, `pool` and the readers do.
+"""
 
 from __future__ import annotations
 

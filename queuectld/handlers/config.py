@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from queuectl_protocol.messages import ConfigKeyParams, ConfigListResult, ConfigSetParams, NoParams, Setting
-from queuectld.context import Context
 from queuectld.core import settings as core
+from queuectld.handlers.context import Context
+from queuectld.pool.supervisor import Peer
 from queuectld.store.base import Reader, Store
-from queuectld.supervisor import Peer
 
 
 def _setting(key: str, stored: dict[str, int | float]) -> Setting:

@@ -11,12 +11,13 @@ from queuectl_protocol.messages import (
     JobListParams,
     JobPage,
 )
-from queuectld import failpoints, operations
-from queuectld.context import Context
+from queuectld import failpoints
+from queuectld.attempt_files.logs import remove_logs
 from queuectld.handlers import jobs
-from queuectld.logs import remove_logs
+from queuectld.handlers.context import Context
+from queuectld.pool.supervisor import Peer
+from queuectld.queue import operations
 from queuectld.store.base import Deleted
-from queuectld.supervisor import Peer
 
 STEP = 500
 """Jobs of one transaction, so that `all` of a million does not hold up everybody else."""

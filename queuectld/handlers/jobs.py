@@ -18,14 +18,15 @@ from queuectl_protocol.messages import (
     JobSummary,
     JobWaitParams,
 )
-from queuectld import failpoints, operations
-from queuectld.committer import Joint
-from queuectld.context import Context
+from queuectld import failpoints
 from queuectld.core.settings import Settings
-from queuectld.operations import enqueue_all
+from queuectld.handlers.context import Context
+from queuectld.pool.supervisor import Peer
+from queuectld.queue import operations
+from queuectld.queue.operations import enqueue_all
+from queuectld.queue.watchers import Ends
 from queuectld.store.base import JobRecord, Reader, Store
-from queuectld.supervisor import Peer
-from queuectld.watchers import Ends
+from queuectld.store.committer import Joint
 
 
 async def enqueue(context: Context, _peer: Peer, params: EnqueueParams) -> EnqueueResult:

@@ -12,12 +12,13 @@ import msgspec
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.jobs import Attempt
 from queuectl_protocol.messages import JobLogs, JobLogsParams
-from queuectld import logs, operations
-from queuectld.context import Context
+from queuectld.attempt_files import logs
+from queuectld.attempt_files.log_files import log_path
+from queuectld.handlers.context import Context
+from queuectld.pool.supervisor import Peer
+from queuectld.queue import operations
+from queuectld.queue.watchers import AnyChange
 from queuectld.store.base import JobRecord, Reader
-from queuectld.supervisor import Peer
-from queuectld.watchers import AnyChange
-from queuectld.worker.log_files import log_path
 
 GATHER = 0.02
 """Seconds between noticing new output and answering with it, so that a chatty job does not cost an answer a line."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.messages import BackupParams, BackupResult, DaemonStatus, NoParams, ServerInfo, StatusResult
 from queuectl_protocol.version import PROTOCOL, __version__
-from queuectld.context import Context
+from queuectld.handlers.context import Context
+from queuectld.pool.supervisor import Peer
 from queuectld.store.base import AlreadyThere, GivenUp, StorageBusy, StorageError, StorageFull
-from queuectld.supervisor import Peer
 
 
 async def info(context: Context, _peer: Peer, _params: NoParams) -> ServerInfo:

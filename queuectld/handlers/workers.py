@@ -16,8 +16,8 @@ from queuectl_protocol.messages import (
     WorkerStopParams,
     WorkerStopResult,
 )
-from queuectld.context import Context
-from queuectld.supervisor import Peer
+from queuectld.handlers.context import Context
+from queuectld.pool.supervisor import Peer
 
 
 async def list_(context: Context, _peer: Peer, _params: NoParams) -> WorkerListResult:

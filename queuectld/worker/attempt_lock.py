@@ -10,7 +10,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from queuectld.worker.containment import LockFile
+from queuectld.process_tree.marks import LockFile
 
 _NONE = -1
 

@@ -35,10 +35,11 @@ from queuectl_protocol.messages import (
     WorkerConfig,
 )
 from queuectl_protocol.paths import MAX_SOCKET_PATH
-from queuectld import failpoints
-from queuectld.worker import address, cgroups, containment, exit_records, start
+from queuectld import failpoints, start
+from queuectld.attempt_files import address, exit_records
+from queuectld.attempt_files.log_files import LogFiles
+from queuectld.process_tree import cgroups, marks, proc
 from queuectld.worker.attempt_lock import AttemptLock
-from queuectld.worker.log_files import LogFiles
 from queuectld.worker.runner import Attempt, Surroundings, clean_environment, result_of
 
 IDLE_PATIENCE = 30.0
@@ -73,9 +74,9 @@ class Worker:
         self._socket_path = socket_path
         self._state_dir = state_dir
         self._surroundings = Surroundings(
-            queue_mark=containment.queue_mark(state_dir),
+            queue_mark=marks.queue_mark(state_dir),
             logs=LogFiles(state_dir),
-            lock=containment.take_lock(state_dir / "workers" / f"{worker_id}.lock"),
+            lock=marks.take_lock(state_dir / "workers" / f"{worker_id}.lock"),
             attempt_lock=AttemptLock(state_dir / "workers" / f"{worker_id}.attempt.lock"),
             devnull=os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC),
             base=clean_environment(),
@@ -523,7 +524,7 @@ def main() -> NoReturn:
     """
     _reset_signals()
     worker_id, socket_path, state_dir, groups, mark = (*sys.argv[1:6], "")[:5]
-    containment.become_subreaper()
+    proc.become_subreaper()
     try:
         worker = Worker(worker_id, Path(socket_path), Path(state_dir), Path(groups) if groups else None, mark)
     except OSError as error:

@@ -15,10 +15,10 @@ from queuectl_protocol.errors import cut
 from queuectl_protocol.jobs import Outcome
 from queuectl_protocol.messages import AttemptResult, Lease
 from queuectld import failpoints
-from queuectld.worker import cgroups, containment
+from queuectld.attempt_files.log_files import LogFiles
+from queuectld.process_tree import cgroups, living, marks, proc
 from queuectld.worker.attempt_lock import AttemptLock
 from queuectld.worker.limited_log import LimitedLog
-from queuectld.worker.log_files import LogFiles
 from queuectld.worker.spawning import NOT_EXECUTABLE, NotStarted, spawn
 
 _NOT_FOR_JOBS = ("NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC")
@@ -150,7 +150,7 @@ class Attempt:
         environment["QUEUECTL_ATTEMPT"] = str(lease.attempt)
         environment["QUEUECTL_MAX_RETRIES"] = str(lease.max_retries)
         environment["QUEUECTL_QUEUE"] = lease.queue
-        environment[containment.MARKER] = lease.token + around.queue_mark
+        environment[marks.MARKER] = lease.token + around.queue_mark
         argv = ["/bin/sh", "-c", lease.command] if lease.command is not None else lease.argv
         assert argv is not None  # noqa: S101 - a lease carries one of the two
         try:
@@ -209,7 +209,7 @@ class Attempt:
 
     def _terminate(self, kill_grace: float) -> None:
         self._phase = _Phase.TERMINATING
-        containment.terminate_descendants(self._group.processes if self._group else tuple)
+        living.terminate_descendants(self._group.processes if self._group else tuple)
         self._deadline = time.monotonic() + kill_grace
 
     def kill(self) -> None:
@@ -247,7 +247,7 @@ class Attempt:
                 self._phase = _Phase.KILLING
                 if self._group is not None:
                     self._group.kill()
-                containment.kill_descendants()
+                living.kill_descendants()
                 self._signal_outsiders(signal.SIGKILL)
                 pause = _OUTSIDER_KILL if self._has_outsiders else _REKILL_INTERVAL
                 self._deadline = time.monotonic() + pause
@@ -268,9 +268,9 @@ class Attempt:
     def _signal_outsiders(self, number: signal.Signals) -> None:
         if self._has_outsiders:
             mark = self.lease.token + self._around.queue_mark
-            for pid in containment.carriers(mark, self._around.attempt_lock.identity):
-                containment.send(pid, number)
-                containment.send(pid, signal.SIGCONT)
+            for pid in marks.carriers(mark, self._around.attempt_lock.identity):
+                proc.send(pid, number)
+                proc.send(pid, signal.SIGCONT)
 
     def _reap(self) -> bool:
         """Collect dead children; whether none, dead or alive, is left."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from queuectld import diskspace
+from queuectld.host import diskspace
 from tests.crash.trace import attached, needs_strace
 from tests.harness import Daemon, RefusedError, is_running, wait_for
 

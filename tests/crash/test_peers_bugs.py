@@ -21,8 +21,8 @@ import pytest
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.jobs import JobState, Outcome
 from queuectl_protocol.messages import AttemptResult, Lease
-from queuectld import operations
 from queuectld.core.settings import Settings
+from queuectld.queue import operations
 from queuectld.store.base import Reader, Store
 from queuectld.store.sqlite import SqliteReader, SqliteStore
 from tests.crash.trace import attached, needs_strace

@@ -18,8 +18,8 @@ from typing import Any, Self
 
 import pytest
 
-from queuectld import diskspace
 from queuectld.daemon import INTEGRITY_VARIABLE
+from queuectld.host import diskspace
 from tests.crash.trace import attached, command, needs_strace, told_too_early
 from tests.crash.witness import QUICK, Witness, check_counts, check_jobs, check_left, jobs_of
 from tests.harness import PATIENCE, Daemon, RefusedError, Wire, running_daemon, wait_for

@@ -402,7 +402,7 @@ def test_a_group_that_processes_can_not_be_moved_to_is_refused(group: Path) -> N
     program = """
 import os, sys
 from pathlib import Path
-from queuectld.worker import cgroups
+from queuectld.process_tree import cgroups
 print(cgroups.is_usable(Path(sys.argv[1])))
 os.setgroups([])
 os.setgid(65534)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from queuectld import logs
-from queuectld.worker.log_files import LogFiles, log_path
+from queuectld.attempt_files import logs
+from queuectld.attempt_files.log_files import LogFiles, log_path
 from tests.harness import Daemon
 
 

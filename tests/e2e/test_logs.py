@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from queuectld.worker.log_files import log_path
+from queuectld.attempt_files.log_files import log_path
 from tests.harness import Daemon, RefusedError, request_line, wait_for
 
 

@@ -194,7 +194,9 @@ def test_without_its_state_directory_a_daemon_stays_as_it_is(pool: Daemon) -> No
 
 def test_a_fault_that_ends_a_part_of_the_daemon_is_in_its_log_at_once(installed: Daemon) -> None:
     append(
-        installed, "queuectld/setback.py", "\nasync def follow(*_: object) -> None:\n    raise KeyError('a fault')\n"
+        installed,
+        "queuectld/queue/setback.py",
+        "\nasync def follow(*_: object) -> None:\n    raise KeyError('a fault')\n",
     )
     installed.start()
     wait_for(lambda: "KeyError: 'a fault'" in installed.log.read_text(), "the fault in the log")

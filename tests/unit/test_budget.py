@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from queuectld.budget import LARGE, Budget, weight
+from queuectld.wire.budget import LARGE, Budget, weight
 
 
 class Peer:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from queuectld.worker import cgroups
+from queuectld.process_tree import cgroups
 from tests.harness import CHECKOUT
 
 
@@ -18,7 +18,7 @@ def test_a_mount_whose_name_is_not_utf8_is_no_obstacle(directory: Path) -> None:
     place = directory / os.fsdecode(b"\xe4")
     place.mkdir()
     mount = 'mount -t tmpfs none "$1" && shift && exec "$@"'
-    program = "from queuectld.worker import cgroups; print(cgroups.own_group())"
+    program = "from queuectld.process_tree import cgroups; print(cgroups.own_group())"
     done = subprocess.run(
         ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, "sh", place, sys.executable, "-c", program],
         env={"PYTHONPATH": CHECKOUT, "PATH": os.environ["PATH"]},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from queuectld.worker import cgroups
+from queuectld.process_tree import cgroups
 from tests.crash.storm.run import a_group
 
 

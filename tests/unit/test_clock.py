@@ -7,7 +7,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectld.clock import Clock
+from queuectld.host.clock import Clock
 
 
 class Machine:

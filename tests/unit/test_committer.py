@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import pytest
 
 from queuectl_protocol.errors import ProtocolError
-from queuectld.committer import MAX_BATCH, Committer, Joint
 from queuectld.store.base import StorageBusy, StorageError, StorageFailed, StorageFull, Store
+from queuectld.store.committer import MAX_BATCH, Committer, Joint
 from tests.store.jobs import NOW, new_job, sqlite_store
 from tests.store.memory import MemoryStore
 

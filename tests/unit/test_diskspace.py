@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from queuectl_protocol.errors import ProtocolError
-from queuectld.diskspace import FLOOR_OF_FILES, FLOOR_VARIABLE, RESERVE, DiskSpace, free_of
+from queuectld.host.diskspace import FLOOR_OF_FILES, FLOOR_VARIABLE, RESERVE, DiskSpace, free_of
 
 MORE_THAN_THERE_IS = str(1 << 62)
 

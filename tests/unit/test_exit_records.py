@@ -15,7 +15,7 @@ import pytest
 
 from queuectl_protocol.jobs import Outcome
 from queuectl_protocol.messages import AttemptResult
-from queuectld.worker import exit_records
+from queuectld.attempt_files import exit_records
 from tests.harness import ROOT
 
 RESULT = AttemptResult(7, 2, "token", Outcome.FAILED, 1_700_000_000.5, exit_code=3, error="exit code 3\n\x1b[2J")
@@ -132,7 +132,7 @@ def test_whatever_is_in_its_place_is_no_record_and_in_nobodys_way(state_dir: Pat
     program = """
 import resource, signal, sys
 from pathlib import Path
-from queuectld.worker import exit_records
+from queuectld.attempt_files import exit_records
 signal.alarm(30)
 resource.setrlimit(resource.RLIMIT_AS, (1024**3, 1024**3))
 print(exit_records.read(Path(sys.argv[1]), 7, 2))
@@ -195,7 +195,7 @@ import resource, sys
 from pathlib import Path
 from queuectl_protocol.jobs import Outcome
 from queuectl_protocol.messages import AttemptResult
-from queuectld.worker import exit_records
+from queuectld.attempt_files import exit_records
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
 try:
     exit_records.write(Path(sys.argv[1]), AttemptResult(7, 2, "token", Outcome.FAILED, 1.0, exit_code=3))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from queuectld import handover
-from queuectld.handover import Handover, Passed
+from queuectld.host import handover
+from queuectld.host.handover import Handover, Passed
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectld.journal import HumanFormatter, JournalFormatter, JsonFormatter
+from queuectld.host.journal import HumanFormatter, JournalFormatter, JsonFormatter
 from tests.harness import CHECKOUT
 
 ANY = st.text(st.characters(exclude_categories=["Cs"]))
@@ -62,7 +62,7 @@ def test_whatever_a_field_is_the_event_is_told(value: object) -> None:
 
 PROGRAM = """
 import logging
-from queuectld import journal
+from queuectld.host import journal
 journal.set_up("debug", "{form}")
 for level in ("debug", "info", "warning", "error", "critical"):
     getattr(logging.getLogger("queuectld"), level)("it happened", extra={{"worker": "w1"}})

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectld import logs
+from queuectld.attempt_files import logs
+from queuectld.attempt_files.log_files import log_path
 from queuectld.store.base import Deleted
 from queuectld.worker.limited_log import LimitedLog
-from queuectld.worker.log_files import log_path
 
 BLOCK = 4096
 

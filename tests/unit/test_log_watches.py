@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from queuectld.log_watches import LogWatches
-from queuectld.threads import Threads
+from queuectld.handlers.log_watches import LogWatches
+from queuectld.host.threads import Threads
 from tests.harness import PATIENCE
 
 

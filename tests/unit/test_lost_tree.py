@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from queuectld.worker import containment
+from queuectld.process_tree import lost, marks
 
 
 @pytest.fixture
@@ -34,21 +34,21 @@ def rounds_to_prove(lock: Path, mark: str) -> int:
         return False
 
     worker = (gone.pid, 0)
-    assert containment.end_lost_tree(worker=worker, lock=lock, mark=mark, group=None, orphans=list, give_up=give_up)
+    assert lost.end_lost_tree(worker=worker, lock=lock, mark=mark, group=None, orphans=list, give_up=give_up)
     return rounds
 
 
 @pytest.mark.usefixtures("come_and_go")
 def test_a_worker_that_had_no_attempt_is_gone_at_once(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    os.close(containment.take_lock(lock))
+    os.close(marks.take_lock(lock))
     assert [rounds_to_prove(lock, "") for _ in range(20)] == [0] * 20
 
 
 @pytest.mark.usefixtures("come_and_go")
 def test_whoever_holds_its_lock_is_ended_all_the_same(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    descriptor = containment.take_lock(lock)
+    descriptor = marks.take_lock(lock)
     holder = subprocess.Popen(["sleep", "1000"], pass_fds=[descriptor], start_new_session=True)
     os.close(descriptor)
     rounds_to_prove(lock, "")

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from queuectl_protocol.errors import ProtocolError
-from queuectld.readers import Readers
 from queuectld.store.base import Reader, StorageFailed
+from queuectld.store.readers import Readers
 from tests.store.memory import MemoryReader, MemoryStore
 
 

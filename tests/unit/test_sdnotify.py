@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from queuectld import sdnotify
+from queuectld.host import sdnotify
 
 
 def _receiver(address: str) -> socket.socket:
@@ -83,7 +83,7 @@ def test_watchdog_interval(environ: dict[str, str], expected: float | None) -> N
 
 ACTIVATED = """
 import os, socket
-from queuectld.sdnotify import listen_fds
+from queuectld.host.sdnotify import listen_fds
 fds = listen_fds(os.environ)
 sockets = [socket.socket(fileno=fd) for fd in fds]
 print(fds, [s.getsockname() for s in sockets], [os.get_inheritable(fd) for fd in fds],

@@ -7,7 +7,7 @@ import os
 import socket
 
 from queuectl_protocol.messages import JobSummaries
-from queuectld.server import Access, Connection, Server
+from queuectld.wire.server import Access, Connection, Server
 from tests.harness import request_line
 
 WAIT = request_line("job.wait", 1, {"ids": ["a"]})

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queuectld import setback
-from queuectld.clock import Clock
-from queuectld.committer import Committer
+from queuectld.host.clock import Clock
+from queuectld.queue import setback
 from queuectld.store.base import StorageFull
+from queuectld.store.committer import Committer
 from tests.store.jobs import new_job
 from tests.store.memory import MemoryStore
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from queuectld import startup
-from queuectld.startup import StartError
+from queuectld.host import startup
+from queuectld.host.startup import StartError
 
 
 def test_without_a_descriptor_there_is_a_refusal_to_listen(directory: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from queuectld.steps import Steps
+from queuectld.wire.steps import Steps
 
 
 class Run:

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from queuectld.successor import Running, Trial
+from queuectld.host.successor import Running, Trial
 
 
 def test_one_that_is_given_up_before_it_begins_holds_up_nobody() -> None:

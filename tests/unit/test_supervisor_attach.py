@@ -17,15 +17,15 @@ from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.framing import MAX_LINE
 from queuectl_protocol.jobs import JobState, Outcome
 from queuectl_protocol.messages import AttachParams, AttachResult, AttemptResult
-from queuectld import setback
-from queuectld.clock import Clock
-from queuectld.committer import Committer
 from queuectld.core.settings import Settings
-from queuectld.diskspace import DiskSpace
+from queuectld.host.clock import Clock
+from queuectld.host.diskspace import DiskSpace
+from queuectld.pool.supervisor import Supervisor
+from queuectld.process_tree import marks, proc
+from queuectld.queue import setback
+from queuectld.queue.watchers import Watchers
 from queuectld.store.base import NewJob, Store, WorkerRecord
-from queuectld.supervisor import Supervisor
-from queuectld.watchers import Watchers
-from queuectld.worker import containment
+from queuectld.store.committer import Committer
 from tests.harness import wait_for
 from tests.store.jobs import NOW, new_job, put, sqlite_store
 
@@ -50,12 +50,12 @@ def worker(tmp_path: Path) -> Iterator[WorkerRecord]:
     """A process that an earlier daemon took for its worker: it lives, and holds its lock."""
     (tmp_path / "workers").mkdir()
     (tmp_path / "exits").mkdir()
-    lock = containment.take_lock(tmp_path / "workers" / "w1.lock")
+    lock = marks.take_lock(tmp_path / "workers" / "w1.lock")
     process = subprocess.Popen(["/bin/sleep", "1000"], pass_fds=(lock,))
     os.close(lock)
-    entry = containment.process(process.pid)
+    entry = proc.process(process.pid)
     assert entry is not None
-    yield WorkerRecord("w1", containment.boot_id(), process.pid, entry.start_ticks, time.time())
+    yield WorkerRecord("w1", proc.boot_id(), process.pid, entry.start_ticks, time.time())
     process.kill()
     process.wait()
 

@@ -11,7 +11,8 @@ from tests.harness import PATIENCE, ROOT
 # A worker in small: what it starts, it ends after a moment that is another one each time.
 WORKER = f"""
 import os, random, signal, sys, time
-from queuectld.worker import containment
+from queuectld.process_tree import living
+from queuectld.process_tree import proc
 
 def collect():
     "Wait until nobody is left, and say so."
@@ -23,13 +24,13 @@ def collect():
         except ChildProcessError:
             return
         time.sleep(0.001)
-    containment.kill_descendants()
+    living.kill_descendants()
     sys.exit("some got no SIGTERM")
 
 def start(*argv):
     return os.posix_spawnp(argv[0], argv, os.environ, setsid=True)
 
-containment.become_subreaper()
+proc.become_subreaper()
 """
 
 
@@ -48,7 +49,7 @@ for turn in range(150):
     moment = time.monotonic() + random.random() * 0.003
     while time.monotonic() < moment:
         pass
-    containment.terminate_descendants()
+    living.terminate_descendants()
     collect()
 """
     )
@@ -63,7 +64,7 @@ os.chdir(sys.argv[1])
 os.mkfifo("ready")
 start("sh", "-c", "exec 2>/dev/null; trap './clean; exit' TERM; echo > ready; while :; do sleep 0.01; done")
 open("ready").read()
-containment.terminate_descendants()
+living.terminate_descendants()
 collect()
 """,
         tmp_path,
@@ -94,7 +95,7 @@ for turn in range(20):
     os.mkfifo("ready")
     start(sys.executable, "-c", sys.argv[2])
     open("ready").read()
-    containment.terminate_descendants()
+    living.terminate_descendants()
     collect()
     assert open("seen").read() == "False"
     os.unlink("ready")
@@ -118,7 +119,7 @@ ctypes.CDLL(None).syscall(SYS_exit, 0)
 """
     run(
         """
-for end in (containment.terminate_descendants, containment.kill_descendants):
+for end in (living.terminate_descendants, living.kill_descendants):
     pid = start(sys.executable, "-c", sys.argv[1])
     while b") Z " not in open(f"/proc/{pid}/stat", "rb").read():
         time.sleep(0.01)

@@ -9,7 +9,7 @@ import sys
 import threading
 import weakref
 
-from queuectld.threads import Threads
+from queuectld.host.threads import Threads
 from tests.harness import CHECKOUT
 
 
@@ -58,8 +58,8 @@ def test_what_was_cancelled_before_its_turn_keeps_nothing() -> None:
 def test_where_there_are_none_it_is_told_and_nothing_hangs() -> None:
     program = """
 import resource, threading
-from queuectld.startup import StartError
-from queuectld.threads import Threads
+from queuectld.host.startup import StartError
+from queuectld.host.threads import Threads
 threading.stack_size(256 * 1024 * 1024)
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 600 * 1024 * 1024, resource.RLIM_INFINITY))

@@ -9,12 +9,12 @@ from typing import Any, cast
 
 from queuectl_protocol.jobs import JobState, Outcome
 from queuectl_protocol.messages import JobSummaries, JobSummary, JobWaitParams
-from queuectld.context import Context
 from queuectld.handlers import jobs
-from queuectld.readers import Readers
+from queuectld.handlers.context import Context
+from queuectld.queue.watchers import AnyChange, Ends, Watchers
 from queuectld.store.base import JobRecord, Reader
+from queuectld.store.readers import Readers
 from queuectld.store.sqlite.reading import SqliteReader
-from queuectld.watchers import AnyChange, Ends, Watchers
 from tests.store.jobs import NOW, end, new_job, put, sqlite_store
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from queuectld.worker import cgroups
+from queuectld.process_tree import cgroups
 from tests.crash.storm import jobs
 from tests.crash.storm.clients import Client
 from tests.crash.storm.killer import Killer

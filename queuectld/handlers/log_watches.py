@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from queuectld.threads import Threads
+from queuectld.host.threads import Threads
 
 _IN_MODIFY = 0x2
 _IN_Q_OVERFLOW = 0x4000

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from queuectl_protocol.paths import ADDRESS_FILE, parse_address
-from queuectld.worker import regular_files
+from queuectld.attempt_files import regular_files
 
 
 def write(state_dir: Path, socket: Path) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from queuectl_protocol.messages import AttemptResult
 from queuectld import failpoints
-from queuectld.worker import regular_files
+from queuectld.attempt_files import regular_files
 
 _UNFINISHED = ".tmp"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from queuectl_protocol import trust
 from queuectl_protocol.paths import MAX_SOCKET_PATH
-from queuectld.worker import address, regular_files
+from queuectld.attempt_files import address, regular_files
 
 LOCK = "daemon.lock"
 """In the state directory: locked by its daemon, whose PID it holds."""

@@ -17,9 +17,9 @@ import msgspec
 import queuectl_protocol
 import queuectld
 from queuectl_protocol.version import __version__
-from queuectld import startup
-from queuectld.startup import StartError
-from queuectld.worker import address
+from queuectld.attempt_files import address
+from queuectld.host import startup
+from queuectld.host.startup import StartError
 
 VARIABLE = "QUEUECTLD_RUNNING"
 """Where the running daemon tells the check what it is."""

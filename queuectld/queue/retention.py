@@ -12,17 +12,18 @@ from pathlib import Path
 
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.jobs import JobState
-from queuectld import failpoints, operations
-from queuectld.clock import Clock
-from queuectld.committer import Committer
+from queuectld import failpoints
+from queuectld.attempt_files.logs import log_directories, logs_in, remove_logs
 from queuectld.core import retention
 from queuectld.core.settings import Settings
-from queuectld.logs import log_directories, logs_in, remove_logs
-from queuectld.readers import Readers
+from queuectld.host.clock import Clock
+from queuectld.host.threads import Threads
+from queuectld.queue import operations
 from queuectld.store.base import Deleted, Reader
-from queuectld.threads import Threads
+from queuectld.store.committer import Committer
+from queuectld.store.readers import Readers
 
-log = logging.getLogger("queuectld.retention")
+log = logging.getLogger("queuectld.queue.retention")
 
 STEP = 200
 """Jobs that are looked at or removed in one transaction."""

@@ -14,12 +14,12 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from queuectld import startup
-from queuectld.looks import next_look
-from queuectld.startup import StartError
-from queuectld.worker import address as address_file
+from queuectld.attempt_files import address as address_file
+from queuectld.host import startup
+from queuectld.host.looks import next_look
+from queuectld.host.startup import StartError
 
-log = logging.getLogger("queuectld.listening")
+log = logging.getLogger("queuectld.host.listening")
 
 SPARE = "daemon.sock"
 """In the state directory, where the daemon listens while it can't listen where it was asked to."""

@@ -8,17 +8,17 @@ from datetime import datetime
 from pathlib import Path
 
 from queuectl_protocol.errors import ProtocolError
-from queuectld.clock import Clock
-from queuectld.committer import Committer
 from queuectld.core.settings import Settings
-from queuectld.diskspace import DiskSpace
-from queuectld.listening import Listening
-from queuectld.log_watches import LogWatches
-from queuectld.readers import Readers
-from queuectld.retention import Retention
-from queuectld.supervisor import Supervisor
-from queuectld.threads import Threads
-from queuectld.watchers import Watchers
+from queuectld.handlers.log_watches import LogWatches
+from queuectld.host.clock import Clock
+from queuectld.host.diskspace import DiskSpace
+from queuectld.host.listening import Listening
+from queuectld.host.threads import Threads
+from queuectld.pool.supervisor import Supervisor
+from queuectld.queue.retention import Retention
+from queuectld.queue.watchers import Watchers
+from queuectld.store.committer import Committer
+from queuectld.store.readers import Readers
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 
 from queuectl_protocol.errors import ProtocolError
-from queuectld.clock import Clock
-from queuectld.committer import Committer
-from queuectld.looks import next_look
+from queuectld.host.clock import Clock
+from queuectld.host.looks import next_look
 from queuectld.store.base import StorageBusy, Store
+from queuectld.store.committer import Committer
 
 log = logging.getLogger("queuectld")
 

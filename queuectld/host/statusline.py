@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.jobs import WAITING, JobState
-from queuectld import sdnotify
-from queuectld.context import Context
+from queuectld.host import sdnotify
+
+Counts = dict[JobState, int]
 
 INTERVAL = 1.0
 """Seconds between two lines, at least."""
@@ -33,24 +35,26 @@ class StatusLine:
         self._told = what
         sdnotify.notify(f"STATUS={what}")
 
-    def ready(self, context: Context, counts: dict[JobState, int]) -> None:
+    def ready(self, counts: Counts, workers: int) -> None:
         """Tell systemd that the daemon is ready, and its first line."""
-        self._told = text(counts, len(context.supervisor.workers()), stopping=False)
+        self._told = text(counts, workers, stopping=False)
         sdnotify.notify("READY=1", f"STATUS={self._told}")
 
-    async def run(self, context: Context) -> None:
+    async def run(
+        self, counts: Callable[[], Awaitable[Counts]], workers: Callable[[], int], stopping: Callable[[], bool]
+    ) -> None:
+        """Tell new lines until this is cancelled; what they say is asked for each time."""
         while True:
             await self._committed.wait()
             self._committed.clear()
             with contextlib.suppress(ProtocolError):  # it can't be read: what else goes wrong then is told by others
-                counts = await context.readers.run(lambda reader: reader.counts())
-                line = text(counts, len(context.supervisor.workers()), stopping=context.stopping)
+                line = text(await counts(), workers(), stopping=stopping())
                 if line != self._told and sdnotify.notify(f"STATUS={line}"):
                     self._told = line
             await asyncio.sleep(INTERVAL)
 
 
-def text(counts: dict[JobState, int], workers: int, *, stopping: bool) -> str:
+def text(counts: Counts, workers: int, *, stopping: bool) -> str:
     """`2 workers, 1 job running, 0 waiting, 0 dead`."""
     running = _count(counts[JobState.PROCESSING], "job")
     if stopping:

@@ -10,11 +10,11 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from queuectld.store.base import Deleted
-from queuectld.worker.log_files import log_path
+from queuectld.attempt_files.log_files import log_path
 
-log = logging.getLogger("queuectld.logs")
+log = logging.getLogger("queuectld.attempt_files.logs")
 
 PIECE = 256 * 1024
 """Bytes of one answer at most."""
@@ -24,6 +24,16 @@ _TAIL_BLOCK = 64 * 1024
 
 _TAIL_LOOKS = 4096
 """How often at most: 256 MiB are searched. A job can make its log of any size in no time."""
+
+
+class HasAttempts(Protocol):
+    """A job; its attempts 1 to `last_attempt` may each have a log."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def last_attempt(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +177,7 @@ def _hole_before(descriptor: int, start: int, end: int) -> int:
     return hole
 
 
-def remove_logs(state_dir: Path, deleted: Sequence[Deleted]) -> None:
+def remove_logs(state_dir: Path, deleted: Sequence[HasAttempts]) -> None:
     """Remove the logs of deleted jobs, and directories that are empty then; what can't be removed stays."""
     directories = set()
     for job in deleted:

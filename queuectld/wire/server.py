@@ -23,12 +23,12 @@ from msgspec import UNSET, Struct
 from queuectl_protocol import framing
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.messages import METHODS
-from queuectld.budget import LARGE, MOST_LARGE, MOST_SMALL, REQUEST_COST, Budget, weight
-from queuectld.handover import Passed
-from queuectld.hangups import Hangups
-from queuectld.steps import Steps
+from queuectld.host.handover import Passed
+from queuectld.wire.budget import LARGE, MOST_LARGE, MOST_SMALL, REQUEST_COST, Budget, weight
+from queuectld.wire.hangups import Hangups
+from queuectld.wire.steps import Steps
 
-log = logging.getLogger("queuectld.server")
+log = logging.getLogger("queuectld.wire.server")
 
 MAX_PENDING = 64
 """Requests of one connection that are worked on at once; further ones wait in the socket."""

@@ -14,12 +14,12 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from queuectld.worker import containment
+from queuectld.process_tree import marks, proc
 
 
 def may_get_others() -> bool:
     """Whether this process may have children that no worker of it has left. Asked before it starts anything."""
-    return os.getpid() == 1 or bool(containment.children(os.getpid()))
+    return os.getpid() == 1 or bool(proc.children(os.getpid()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Suspect:
 
     worker: str
     mark: str
-    lock: containment.LockFile | None
+    lock: marks.LockFile | None
     is_dead: bool
 
 
@@ -68,13 +68,13 @@ class Orphans:
         seen: dict[tuple[int, int], None] = {}
         with self._lock:
             for pid in reversed(list(children)):
-                entry = containment.process(pid)
+                entry = proc.process(pid)
                 if entry is not None and entry.session == session:
                     continue  # started by this process; nobody can join its session who was started by a worker
                 child = (pid, entry.start_ticks if entry else 0)
                 seen[child] = None
                 if not self._others_too and child not in self._owners and entry is not None and entry.state not in "ZX":
-                    containment.send(pid, signal.SIGSTOP)
+                    proc.send(pid, signal.SIGSTOP)
             for child in seen:
                 pid, _ = child
                 if child not in self._owners:
@@ -86,8 +86,8 @@ class Orphans:
 
     def _attributed(self, pid: int, suspects: Collection[Suspect]) -> frozenset[str]:
         locks = [suspect.lock for suspect in suspects if suspect.lock is not None]
-        marks, files = containment.carried(pid, locks)
-        by_what_it_carries = {suspect.worker for suspect in suspects if suspect.mark in marks or suspect.lock in files}
+        values, files = marks.carried(pid, locks)
+        by_what_it_carries = {suspect.worker for suspect in suspects if suspect.mark in values or suspect.lock in files}
         if by_what_it_carries:
             return frozenset(by_what_it_carries)
         if self._others_too:

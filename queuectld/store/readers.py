@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from queuectl_protocol.errors import ProtocolError
+from queuectld.host.threads import Threads
 from queuectld.store.base import Reader, StorageBusy, StorageError
-from queuectld.threads import Threads
 
 T = TypeVar("T")
 

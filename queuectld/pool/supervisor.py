@@ -45,18 +45,20 @@ from queuectl_protocol.messages import (
     WorkerConfig,
     WorkerExit,
 )
-from queuectld import failpoints, operations
-from queuectld.clock import Clock
-from queuectld.committer import Committer
+from queuectld import failpoints
+from queuectld.attempt_files import exit_records, regular_files
 from queuectld.core import leases, pool
 from queuectld.core.settings import Settings
-from queuectld.diskspace import DiskSpace
-from queuectld.operations import Settled
-from queuectld.orphans import Orphans, Suspect
+from queuectld.host.clock import Clock
+from queuectld.host.diskspace import DiskSpace
+from queuectld.host.threads import Threads
+from queuectld.pool.orphans import Orphans, Suspect
+from queuectld.process_tree import cgroups, lost, marks, proc
+from queuectld.queue import operations
+from queuectld.queue.operations import Settled
+from queuectld.queue.watchers import Watchers
 from queuectld.store.base import RunningAttempt, Store, UnreadableJob, WorkerRecord
-from queuectld.threads import Threads
-from queuectld.watchers import Watchers
-from queuectld.worker import cgroups, containment, exit_records, regular_files
+from queuectld.store.committer import Committer
 
 T = TypeVar("T")
 
@@ -238,8 +240,8 @@ class Supervisor:
         self._umask = umask
         self._on_ended = ended
         self._mark = mark
-        self._boot_id = containment.boot_id()
-        self._queue_mark = containment.queue_mark(state_dir)  # asked for once: the directory may be gone later
+        self._boot_id = proc.boot_id()
+        self._queue_mark = marks.queue_mark(state_dir)  # asked for once: the directory may be gone later
         self._handles: dict[str, Handle] = {}
         self._parked: dict[str, Handle] = {}
         self._desired = 0
@@ -313,17 +315,17 @@ class Supervisor:
         """A daemon killed between the start of a worker and its record leaves one that no successor knows."""
         for lock in (self._state_dir / "workers").glob("*.lock"):
             with contextlib.suppress(OSError):  # what can't be looked at is no reason not to start
-                if lock.stem not in known and containment.lock_is_free(lock):
+                if lock.stem not in known and marks.lock_is_free(lock):
                     regular_files.remove(lock)
 
     def _adopt(self, record: WorkerRecord, attempt: RunningAttempt | None, most_watched: int) -> bool:
         if record.boot_id != self._boot_id or record.pid <= 0:
             return False
-        pidfd = containment.open_process(record.pid)
+        pidfd = proc.open_process(record.pid)
         if pidfd is None:
             return False
         # Looked at after the pidfd was taken, so that it is this very process that the pidfd stands for.
-        if not (containment.is_alive(record.pid, record.start_ticks) and self._is_ours(record)):
+        if not (proc.is_alive(record.pid, record.start_ticks) and self._is_ours(record)):
             os.close(pidfd)
             return False
         if sum(handle.pidfd >= 0 for handle in self._handles.values()) >= most_watched:
@@ -342,10 +344,10 @@ class Supervisor:
         A job can let go of the worker's lock (`flock -u`) or remove it; what the worker was started with stays. The
         directory may have another name since; the lock in it is the same.
         """
-        if containment.is_worker(record.pid, record.id, self._state_dir):
+        if proc.is_worker(record.pid, record.id, self._state_dir):
             return True
         try:
-            return not containment.lock_is_free(self._lock_of(record.id))
+            return not marks.lock_is_free(self._lock_of(record.id))
         except OSError:
             return False
 
@@ -741,14 +743,14 @@ class Supervisor:
         """There was no descriptor to watch this worker by; its connection has just left one."""
         record = handle.record
         try:
-            pidfd = containment.open_process(record.pid)
+            pidfd = proc.open_process(record.pid)
         except OSError:
             return  # none left: its silence will tell
         if pidfd is None:
             handle.vanished = True
         else:
             handle.pidfd = pidfd
-            handle.vanished = not containment.is_alive(record.pid, record.start_ticks)
+            handle.vanished = not proc.is_alive(record.pid, record.start_ticks)
             self._watch(handle)
 
     # --- the ends of workers ------------------------------------------------------------------------------------
@@ -848,7 +850,7 @@ class Supervisor:
         def end() -> bool:
             while not self._give_up.is_set():
                 try:
-                    return containment.end_lost_tree(
+                    return lost.end_lost_tree(
                         worker=(record.pid, record.start_ticks),
                         lock=lock,
                         mark=mark,
@@ -942,7 +944,7 @@ class Supervisor:
     def _orphans_of(self, worker: str) -> list[int]:
         """Children of this process, dead or alive, that a lost worker may have left. Called in threads of their own."""
         with self._children:
-            found = [pid for pid in containment.children(os.getpid()) if pid not in self._worker_pids]
+            found = [pid for pid in proc.children(os.getpid()) if pid not in self._worker_pids]
         return self._orphans.of(worker, found, self._suspects)
 
     def _suspects(self) -> list[Suspect]:
@@ -950,8 +952,8 @@ class Supervisor:
             Suspect(
                 handle.record.id,
                 self._marker_of(running) if (running := handle.running) else "",
-                containment.lock_identity(self._lock_of(handle.record.id)),
-                handle.ending or not containment.is_alive(handle.record.pid, handle.record.start_ticks),
+                marks.lock_identity(self._lock_of(handle.record.id)),
+                handle.ending or not proc.is_alive(handle.record.pid, handle.record.start_ticks),
             )
             for handle in list(self._handles.values())
         ]
@@ -1035,7 +1037,7 @@ class Supervisor:
             # Somebody may have lowered the hard limit since this daemon started.
             soft = self._descriptors if hard == resource.RLIM_INFINITY else min(self._descriptors, hard)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
-            entry = containment.process(pid)
+            entry = proc.process(pid)
         except OSError:
             os.kill(pid, signal.SIGKILL)  # it is a child that was not reaped yet, so the PID is its own
             self._worker_pids.discard(pid)
