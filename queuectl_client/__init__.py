@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from queuectl_client.bulk import Enqueuing
     from queuectl_client.client import Client
     from queuectl_client.errors import BadRequest, ClientError, NoDaemon, OutcomeUnknown, WrongProtocol
+    from queuectl_client.wire.bulk import Enqueuing
     from queuectl_protocol.errors import ProtocolError
     from queuectl_protocol.jobs import ENDED, WAITING, Attempt, Job, JobSpec, JobState, Outcome, Worker, WorkerState
     from queuectl_protocol.messages import (
@@ -63,7 +63,7 @@ __all__ = [
 _MODULES = (
     "queuectl_client.errors",
     "queuectl_client.client",
-    "queuectl_client.bulk",
+    "queuectl_client.wire.bulk",
     "queuectl_protocol.errors",
     "queuectl_protocol.jobs",
     "queuectl_protocol.messages",

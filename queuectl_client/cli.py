@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
+from queuectl_client.commandline.session import Session
 from queuectl_client.render.remarks import remark
-from queuectl_client.session import Session
 from queuectl_protocol.version import __version__
 
 DONE, REFUSED, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
@@ -128,7 +128,7 @@ class LazyGroup(click.Group):
 
         def run() -> Any:
             if os.environ.get("_QUEUECTL_COMPLETE", "").endswith("_line"):
-                from queuectl_client import completion_scripts  # noqa: PLC0415 - only to complete
+                from queuectl_client.system import completion_scripts  # noqa: PLC0415 - only to complete
 
                 return completion_scripts.answer(self)
             return super(LazyGroup, self).main(args, prog_name or "queuectl", complete_var, False, **extra)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import Struct
 
-from queuectl_client import specs
-from queuectl_client.connection import ConnectionLost
 from queuectl_client.errors import BadRequest, OutcomeUnknown
-from queuectl_client.link import RETRY_SECONDS, Link, result_of
+from queuectl_client.jobs import specs
+from queuectl_client.wire.connection import ConnectionLost
+from queuectl_client.wire.link import RETRY_SECONDS, Link, result_of
 from queuectl_protocol.jobs import Job, JobSpec, JobState
 from queuectl_protocol.messages import (
     METHODS,
@@ -50,7 +50,7 @@ from queuectl_protocol.messages import (
 )
 
 if TYPE_CHECKING:
-    from queuectl_client.bulk import Enqueuing
+    from queuectl_client.wire.bulk import Enqueuing
 
 PAGE = 200
 """Jobs asked for at once when going through a list."""
@@ -240,9 +240,9 @@ class Client:
         Returns:
             Their ids, in this order.
         """
-        from queuectl_client import bulk  # noqa: PLC0415 - one job at a time does without
+        from queuectl_client.jobs.batches import batches  # noqa: PLC0415 - one job at a time does without
 
-        return [job_id for ids in self.enqueue_batches(bulk.batches(jobs)) for job_id in ids]
+        return [job_id for ids in self.enqueue_batches(batches(jobs)) for job_id in ids]
 
     def enqueue_batches(self, source: Iterable[Sequence[JobSpec]]) -> Enqueuing:
         """Enqueue batches of jobs, a few of them on their way at once.
@@ -252,7 +252,7 @@ class Client:
         When the daemon refuses a batch, or the source raises, nothing more is sent; what was sent is waited for and
         yielded, and then the error is raised. The answer's attributes tell which batches were refused.
         """
-        from queuectl_client import bulk  # noqa: PLC0415 - one job at a time does without
+        from queuectl_client.wire import bulk  # noqa: PLC0415 - one job at a time does without
 
         return bulk.Enqueuing(self._link, source)
 

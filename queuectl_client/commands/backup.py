@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from queuectl_client.options import as_json, examples
-from queuectl_client.session import Session, pass_session
+from queuectl_client.commandline.options import as_json, examples
+from queuectl_client.commandline.session import Session, pass_session
 
 
 @click.command(

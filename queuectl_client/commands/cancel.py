@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from queuectl_client.commandline.ids_from import change_jobs, ids_from_option
+from queuectl_client.commandline.options import as_json, examples, jobs_argument
+from queuectl_client.commandline.session import Session, pass_session
 from queuectl_client.commands.wait import print_summaries
-from queuectl_client.ids_from import change_jobs, ids_from_option
-from queuectl_client.options import as_json, examples, jobs_argument
 from queuectl_client.render.remarks import remark
-from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
     from queuectl_protocol.messages import JobSummary

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from queuectl_client.completion_scripts import SCRIPTS, Shell
-from queuectl_client.options import examples
+from queuectl_client.commandline.options import examples
+from queuectl_client.system.completion_scripts import SCRIPTS, Shell
 
 
 @click.group()
@@ -21,7 +21,7 @@ def completion() -> None:
 @click.pass_context
 def install(ctx: click.Context, shell: Shell | None) -> None:
     """Put the completion where SHELL finds it at login; without SHELL, for your login shell. It can be done again."""
-    from queuectl_client import completion_files  # noqa: PLC0415 - `--help` need not pay for it
+    from queuectl_client.system import completion_files  # noqa: PLC0415 - `--help` need not pay for it
 
     if shell is None:
         name = Path(os.environ.get("SHELL", "")).name

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.options import SettingKey, as_json, examples
-from queuectl_client.session import Session, pass_session
+from queuectl_client.commandline.options import SettingKey, as_json, examples
+from queuectl_client.commandline.session import Session, pass_session
 
 if TYPE_CHECKING:
     from queuectl_protocol.messages import Setting

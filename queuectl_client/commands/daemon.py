@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client import state
+from queuectl_client.commandline.options import as_json, examples
+from queuectl_client.commandline.session import Session, pass_session
 from queuectl_client.errors import ClientError, NoDaemon
-from queuectl_client.no_workers import say_if_none
-from queuectl_client.options import as_json, examples
-from queuectl_client.session import Session, pass_session
+from queuectl_client.render.no_workers import say_if_none
+from queuectl_client.wire import state_files
 from queuectl_protocol import paths
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def start(
     session: Session, *, state_dir: Path | None, workers: int | None, log_level: str | None, log_format: str | None
 ) -> None:
     """Start a daemon in the background, and return when it is ready. It logs to DIR/daemon.log."""
-    from queuectl_client import background  # noqa: PLC0415 - `--help` need not pay for it
+    from queuectl_client.system import background  # noqa: PLC0415 - `--help` need not pay for it
 
     options = {"--workers": workers, "--log-level": log_level, "--log-format": log_format}
     extra = [word for name, value in options.items() if value is not None for word in (name, str(value))]
@@ -100,7 +100,7 @@ def stop(session: Session, *, state_dir: Path | None, now: bool) -> None:
         if now:
             # Two different signals: two of the same, sent at once, can arrive as one.
             _signal(process, signal.SIGINT, pid)
-        state.wait_for_end(process)
+        state_files.wait_for_end(process)
     finally:
         os.close(process)
     click.echo(f"Stopped: PID {pid}")
@@ -119,13 +119,13 @@ def status(session: Session, *, state_dir: Path | None, as_json: bool) -> None:
 
         print_json(info)
         return
-    from queuectl_client.render import jobs, people, times  # noqa: PLC0415 - one of two ways
+    from queuectl_client.render import people, times, views  # noqa: PLC0415 - one of two ways
 
     facts = {
         "state": "stopping" if info.stopping else "running",
         "version": f"{info.version} (protocol {info.protocol})",
         "pid": str(info.pid),
-        "up": f"since {times.moment(info.started_at, jobs.now())}",
+        "up": f"since {times.moment(info.started_at, views.now())}",
         "reloads": str(info.generation),
         "socket": info.socket,
         "state dir": info.state_dir,
@@ -206,7 +206,7 @@ def _client(session: Session, state_dir: Path | None, patience: float = 0) -> Cl
     """For the daemon of the state directory if one was named, else for the one that answers."""
     if state_dir is None:
         return session.client(patience=patience)
-    address = state.address_of(state_dir)
+    address = state_files.address_of(state_dir)
     if address is None:
         raise NoDaemon(f"no daemon runs on the state directory {state_dir}")
     return Session(address).client(patience=patience)
@@ -214,10 +214,10 @@ def _client(session: Session, state_dir: Path | None, patience: float = 0) -> Cl
 
 def _unreachable(session: Session, state_dir: Path | None) -> tuple[int, int] | None:
     """PID and descriptor of a daemon that runs and does not answer; None if none runs, or only a socket was named."""
-    named = state_dir or state.named_state_dir(os.environ)
+    named = state_dir or state_files.named_state_dir(os.environ)
     if named is None and (session.socket is not None or os.environ.get("QUEUECTL_SOCKET")):
         return None
-    return state.running_daemon(named or paths.state_dir(os.environ))
+    return state_files.running_daemon(named or paths.state_dir(os.environ))
 
 
 def _process(client: Client) -> tuple[int, ServerInfo]:

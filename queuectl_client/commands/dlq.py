@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from queuectl_client.commandline.options import QueueName, as_json, examples, jobs_argument
+from queuectl_client.commandline.session import Session, pass_session
 from queuectl_client.commands.list import show_jobs
-from queuectl_client.options import QueueName, as_json, examples, jobs_argument
-from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
     from queuectl_client.client import Client

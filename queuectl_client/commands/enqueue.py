@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl_client.commandline import PROGRAM, CommandLine, ProgramCommand, missing_dashes
-from queuectl_client.options import FileName, as_json, command_options, examples, job_options
-from queuectl_client.session import Session, pass_session
+from queuectl_client.commandline.options import FileName, as_json, command_options, examples, job_options
+from queuectl_client.commandline.program import PROGRAM, CommandLine, ProgramCommand, missing_dashes
+from queuectl_client.commandline.session import Session, pass_session
+from queuectl_client.render.ids import print_ids
 
 if TYPE_CHECKING:
     from queuectl_client.client import Client
@@ -69,14 +69,14 @@ def enqueue(
     if file is not None:
         if shared["id"] is not None:
             raise click.UsageError("--id is for one job; in a file, each line may have its `id`", ctx)
-        from queuectl_client.enqueue_file import enqueue_file  # noqa: PLC0415 - only for bulk
+        from queuectl_client.commands.enqueue_file import enqueue_file  # noqa: PLC0415 - only for bulk
 
         with session.client() as client:
             enqueue_file(client, file, shared, socket=session.socket, as_json=as_json)
             _say_if_nothing_runs(client)
         return
     if words:
-        from queuectl_client import specs  # noqa: PLC0415 - usage errors need not pay for the wire
+        from queuectl_client.jobs import specs  # noqa: PLC0415 - usage errors need not pay for the wire
 
         text = os.fsencode(words[0])
         if shared["id"] is not None and text.lstrip().startswith(b"["):
@@ -92,7 +92,7 @@ def enqueue(
 def _say_if_nothing_runs(client: Client) -> None:
     """To people only: a script that enqueues knows, or can't do anything about it."""
     if sys.stderr.isatty():
-        from queuectl_client.no_workers import say_if_none  # noqa: PLC0415 - for people only
+        from queuectl_client.render.no_workers import say_if_none  # noqa: PLC0415 - for people only
 
         sys.stdout.flush()  # the ids come first
         say_if_none(client, "no worker runs, so nothing runs yet")
@@ -102,8 +102,3 @@ def _what_is_wrong(words: tuple[str, ...], argv: list[str] | None, command: str 
     if not words and argv is None and command is None and file is None:
         return "nothing to enqueue: give JSON, -c COMMAND, --file FILE, or a program after `--`"
     return "give one of: JSON, -c COMMAND, --file FILE, a program after `--`"
-
-
-def print_ids(ids: Iterable[str], *, as_json: bool) -> None:
-    """One a line. An id needs no escapes."""
-    sys.stdout.write("".join(f'{{"id":"{job_id}"}}\n' if as_json else f"{job_id}\n" for job_id in ids))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.options import STATES, QueueName, as_json, examples
-from queuectl_client.session import Session, pass_session
+from queuectl_client.commandline.options import STATES, QueueName, as_json, examples
+from queuectl_client.commandline.session import Session, pass_session
 
 if TYPE_CHECKING:
     from queuectl_protocol.jobs import Job
@@ -67,17 +67,16 @@ def _print_json(jobs: Iterable[Job]) -> int:
 
 
 def _print_tables(jobs: Iterator[Job], *, dead: bool) -> int:
-    from queuectl_client.render import jobs as view  # noqa: PLC0415 - one of two ways
-    from queuectl_client.render import people  # noqa: PLC0415 - as above
+    from queuectl_client.render import people, views  # noqa: PLC0415 - one of two ways
 
-    now = view.now()
+    now = views.now()
     widths: dict[int, int] = {}
     count = 0
     while page := list(islice(jobs, PAGE)):
         rows: Sequence[Sequence[people.Cell]] = [
-            view.dead_row(job, now) if dead else view.list_row(job, now) for job in page
+            views.dead_row(job, now) if dead else views.list_row(job, now) for job in page
         ]
-        columns = view.DEAD_COLUMNS if dead else view.LIST_COLUMNS
+        columns = views.DEAD_COLUMNS if dead else views.LIST_COLUMNS
         people.draw([people.Table(columns, rows, heading=count == 0, widths=widths)])
         count += len(page)
     return count

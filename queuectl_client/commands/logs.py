@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.no_workers import say_if_none, say_if_waiting
-from queuectl_client.options import JobRef, as_json, examples
+from queuectl_client.commandline.options import JobRef, as_json, examples
+from queuectl_client.commandline.session import Session, pass_session
+from queuectl_client.render.no_workers import say_if_none, say_if_waiting
 from queuectl_client.render.remarks import remark
-from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
     from queuectl_client.client import Client
@@ -66,8 +66,8 @@ def _say_why(client: Client, ref: str, number: int | None) -> None:
     """
     from msgspec import UNSET  # noqa: PLC0415 - loaded by now
 
-    from queuectl_client.render.jobs import hint_for, now  # noqa: PLC0415 - loaded by now
     from queuectl_client.render.times import relative  # noqa: PLC0415
+    from queuectl_client.render.views import hint_for, now  # noqa: PLC0415 - loaded by now
 
     job = client.get(ref, attempts_before=None if number is None else number + 1)
     if number is not None:

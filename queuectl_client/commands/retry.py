@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from queuectl_client.commandline.ids_from import change_jobs, ids_from_option
+from queuectl_client.commandline.options import as_json, examples, jobs_argument
+from queuectl_client.commandline.session import Session, pass_session
 from queuectl_client.commands.wait import print_summaries
-from queuectl_client.ids_from import change_jobs, ids_from_option
-from queuectl_client.options import as_json, examples, jobs_argument
-from queuectl_client.session import Session, pass_session
 
 
 @click.command(

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl_client.commandline import PROGRAM, CommandLine, ProgramCommand, missing_dashes
+from queuectl_client.commandline.options import command_options, examples, job_options
+from queuectl_client.commandline.program import PROGRAM, CommandLine, ProgramCommand, missing_dashes
+from queuectl_client.commandline.session import Session, pass_session
 from queuectl_client.errors import NoDaemon
-from queuectl_client.no_workers import say_if_none
-from queuectl_client.options import command_options, examples, job_options
+from queuectl_client.render.no_workers import say_if_none
 from queuectl_client.render.remarks import remark
-from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
     from queuectl_client.client import Client
@@ -162,8 +162,8 @@ class _Follower:
 
     def _tell(self, job: Job, history: Sequence[Attempt]) -> None:
         """Say how an attempt ended, and when the next one begins."""
-        from queuectl_client.render.jobs import hint_for, now  # noqa: PLC0415
         from queuectl_client.render.times import span  # noqa: PLC0415
+        from queuectl_client.render.views import hint_for, now  # noqa: PLC0415
 
         made = next((one for one in history if one.number == self._attempt), None)
         if made is None or made.outcome is None:
@@ -217,7 +217,7 @@ def _stop(client: Client, follower: _Follower, signals: Signals) -> int:
 
 def _status_of(job: Job) -> int:
     """What to exit with, after the job has ended; if there is more to say than the number, it is said."""
-    from queuectl_client.render.jobs import ended_sentence, hint_for  # noqa: PLC0415 - loaded by now
+    from queuectl_client.render.views import ended_sentence, hint_for  # noqa: PLC0415 - loaded by now
 
     if job.state != "completed":
         remark(ended_sentence(job), hint_for(job.error))

@@ -13,11 +13,11 @@ from typing import TypeVar
 
 import click
 
-from queuectl_client import unit_files
+from queuectl_client.commandline.options import examples
 from queuectl_client.errors import ClientError
-from queuectl_client.options import examples
 from queuectl_client.render.remarks import remark
-from queuectl_client.unit_files import SERVICE_HOME, SERVICE_USER, UNITS, Scope, UnitFile
+from queuectl_client.system import units
+from queuectl_client.system.units import SERVICE_HOME, SERVICE_USER, UNITS, Scope, UnitFile
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
@@ -56,7 +56,7 @@ def install(scope: Scope | None, root: Path | None, queuectld: Path | None, *, f
     program = queuectld or _find_queuectld()
     if not program.is_absolute():
         raise ClientError(f"{program} is not an absolute path", "systemd looks for a program nowhere else")
-    files = unit_files.unit_files(scope, program, root or Path("/"), os.environ)
+    files = units.unit_files(scope, program, root or Path("/"), os.environ)
     _refuse_foreign(files, force=force)
     for file in files:
         state = file.state()
@@ -86,7 +86,7 @@ def uninstall(scope: Scope | None, root: Path | None, *, force: bool) -> None:
             f"queuectld is still {' and '.join(states)}", f"first `{_systemctl(scope)} disable --now {' '.join(UNITS)}`"
         )
     # The path of the program does not matter for what is to be removed.
-    files = unit_files.unit_files(scope, Path("/queuectld"), root or Path("/"), os.environ)
+    files = units.unit_files(scope, Path("/queuectld"), root or Path("/"), os.environ)
     _refuse_foreign(files, force=force)
     present = [file for file in files if file.state() != "missing"]
     for file in present:
@@ -131,8 +131,8 @@ def _refuse_foreign(files: list[UnitFile], *, force: bool) -> None:
 def _warn_if_out_of_reach(program: Path, *, own: bool) -> None:
     needed = [program]
     if own:  # the interpreter and the packages are this command's own: a checkout or a pyenv may lie elsewhere
-        needed += [Path(sys.executable).resolve(), Path(unit_files.__file__)]
-    if hidden := unit_files.out_of_reach(needed):
+        needed += [Path(sys.executable).resolve(), Path(units.__file__)]
+    if hidden := units.out_of_reach(needed):
         remark(
             f"the service can't reach {' and '.join(map(str, hidden))}: it runs as user {SERVICE_USER}, and home "
             "directories are hidden from it (ProtectHome=)",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from queuectl_client.options import JobRef, as_json, examples
-from queuectl_client.session import Session, pass_session
+from queuectl_client.commandline.options import JobRef, as_json, examples
+from queuectl_client.commandline.session import Session, pass_session
 
 
 @click.command(
@@ -26,6 +26,6 @@ def show(session: Session, *, job: str, env: bool, as_json: bool) -> None:
 
         print_json(found)
         return
-    from queuectl_client.render import jobs, people  # noqa: PLC0415 - one of two ways
+    from queuectl_client.render import people, views  # noqa: PLC0415 - one of two ways
 
-    people.draw(jobs.job_parts(found, jobs.now(), no_workers=idle))
+    people.draw(views.job_parts(found, views.now(), no_workers=idle))

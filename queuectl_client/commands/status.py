@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.options import as_json, examples
-from queuectl_client.session import Session, pass_session
+from queuectl_client.commandline.options import as_json, examples
+from queuectl_client.commandline.session import Session, pass_session
 
 if TYPE_CHECKING:
     from queuectl_client.client import Client
@@ -47,11 +47,11 @@ def status(session: Session, *, watch: float | None, as_json: bool) -> None:
         elif watch is not None and sys.stdout.isatty():
             _live(client, watch)
         else:
-            from queuectl_client.render import jobs, people  # noqa: PLC0415 - one of two ways
+            from queuectl_client.render import people, views  # noqa: PLC0415 - one of two ways
 
             for at, answer in enumerate(_answers(client, watch)):
                 blank = [people.Cell("")] if at else []
-                people.draw([*blank, *jobs.status_parts(answer, jobs.now())])
+                people.draw([*blank, *views.status_parts(answer, views.now())])
                 sys.stdout.flush()
 
 
@@ -68,10 +68,10 @@ def _live(client: Client, watch: float) -> None:
     """Drawn over itself on the terminal, until Ctrl-C."""
     from rich.live import Live  # noqa: PLC0415 - only to draw
 
-    from queuectl_client.render import jobs, people  # noqa: PLC0415
+    from queuectl_client.render import people, views  # noqa: PLC0415
 
     console = people.console()
     with Live(console=console, auto_refresh=False) as live:
         for answer in _answers(client, watch):
-            parts = [*jobs.status_parts(answer, jobs.now()), people.Cell("Ctrl-C ends this", "dim")]
+            parts = [*views.status_parts(answer, views.now()), people.Cell("Ctrl-C ends this", "dim")]
             live.update(people.renderable(parts, console.width), refresh=True)

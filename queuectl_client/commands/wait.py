@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.no_workers import say_if_waiting
-from queuectl_client.options import Duration, as_json, examples, jobs_argument
+from queuectl_client.commandline.options import Duration, as_json, examples, jobs_argument
+from queuectl_client.commandline.session import Session, pass_session
+from queuectl_client.render.no_workers import say_if_waiting
 from queuectl_client.render.remarks import remark
-from queuectl_client.session import Session, pass_session
 
 if TYPE_CHECKING:
     from queuectl_protocol.messages import JobSummary

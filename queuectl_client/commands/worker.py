@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.options import WorkerRef, as_json, examples
-from queuectl_client.session import Session, pass_session
+from queuectl_client.commandline.options import WorkerRef, as_json, examples
+from queuectl_client.commandline.session import Session, pass_session
 
 if TYPE_CHECKING:
     from queuectl_client.client import Client
@@ -96,9 +96,9 @@ def list_workers(session: Session, *, as_json: bool) -> None:
         for one in found.workers:
             print_json(one)
         return
-    from queuectl_client.render import jobs, people  # noqa: PLC0415 - one of two ways
+    from queuectl_client.render import people, views  # noqa: PLC0415 - one of two ways
 
-    people.draw([jobs.workers_table(found.workers, jobs.now())])
+    people.draw([views.workers_table(found.workers, views.now())])
     if not found.workers and sys.stdout.isatty():
         click.echo("No workers: `queuectl worker start --count 2` starts some.", err=True)
 

@@ -19,7 +19,7 @@ import pytest
 
 from queuectl_client.cli import COMMANDS, DONE, INTERRUPTED, REFUSED, USAGE, cli
 from queuectl_client.errors import NoDaemon
-from queuectl_client.unit_files import UNITS
+from queuectl_client.system.units import UNITS
 from queuectl_protocol.errors import KINDS
 from queuectl_protocol.jobs import JobSpec, JobState
 from queuectld.cli import command as queuectld

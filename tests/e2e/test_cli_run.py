@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from queuectl_client import Client
+from queuectl_client.commandline.session import Session
 from queuectl_client.commands.run import run
-from queuectl_client.session import Session
 from tests.client import Terminal, Tree, argv, background, output_of
 from tests.harness import PATIENCE, Daemon, is_running, wait_for
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from queuectl_client.unit_files import out_of_reach
+from queuectl_client.system.units import out_of_reach
 
 REPOSITORY = Path(__file__).parents[2]
 BOOT = Path(__file__).with_name("boot-systemd")
@@ -68,7 +68,7 @@ def prepare(root: Path) -> None:
     site = next(prefix.glob("lib/python*/site-packages"))
     for package in ("protocol/queuectl_protocol", "queuectld", "queuectl_client"):
         shutil.copytree(REPOSITORY / package, site / Path(package).name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(REPOSITORY / "systemd", site / "queuectl_client/units")
+    shutil.copytree(REPOSITORY / "systemd", site / "queuectl_client/system/templates")
     for distribution in _with_requirements("click", "msgspec", "platformdirs", "rich"):
         for file in distribution.files or []:
             if file.parts[0] != ".." and "__pycache__" not in file.parts:

@@ -17,7 +17,7 @@ import pytest
 
 from queuectl_client import Client, ClientError, NoDaemon
 from queuectl_client.errors import BadRequest, OutcomeUnknown, WrongProtocol
-from queuectl_client.link import _nobody
+from queuectl_client.wire.link import _nobody
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.version import PROTOCOL, __version__
 

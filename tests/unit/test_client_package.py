@@ -13,8 +13,8 @@ import pytest
 
 import queuectl_client
 from queuectl_client import Client
-from queuectl_client.bulk import Enqueuing
 from queuectl_client.errors import ClientError
+from queuectl_client.wire.bulk import Enqueuing
 from tests.harness import CHECKOUT
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from queuectl_client import bulk, specs
-from queuectl_client.bulk import BATCH_BYTES, BATCH_JOBS
-from queuectl_client.enqueue_file import JobFile
 from queuectl_client.errors import BadRequest
+from queuectl_client.jobs import specs
+from queuectl_client.jobs.batches import BATCH_BYTES, BATCH_JOBS, batches
+from queuectl_client.jobs.file import JobFile
 from queuectl_protocol.framing import MAX_LINE, encode_request
 from queuectl_protocol.jobs import JobSpec
 from queuectl_protocol.messages import EnqueueParams
@@ -100,9 +100,9 @@ def test_fields_are_checked_like_json() -> None:
 
 def test_batches_are_neither_too_many_nor_too_long() -> None:
     small = [specs.from_fields({"command": "true"}) for _ in range(BATCH_JOBS * 2 + 1)]
-    assert [len(batch) for batch in bulk.batches(small)] == [BATCH_JOBS, BATCH_JOBS, 1]
+    assert [len(batch) for batch in batches(small)] == [BATCH_JOBS, BATCH_JOBS, 1]
     large = [specs.from_fields({"command": "x" * 100_000}) for _ in range(12)]
-    found = list(bulk.batches(large))
+    found = list(batches(large))
     assert [job for batch in found for job in batch] == large
     for batch in found:
         assert len(msgspec.json.encode(batch)) <= BATCH_BYTES + 1000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from rich.console import Console
 
-from queuectl_client.render import jobs, people
+from queuectl_client.render import people, views
 from queuectl_client.render.people import Cell, Column, Part, Table, fitting, plain, renderable
 from queuectl_protocol.jobs import Attempt, Job, JobState, Outcome, Worker, WorkerState
 from queuectl_protocol.messages import DaemonStatus, StatusResult
@@ -88,10 +88,10 @@ ATTEMPT = Attempt(
     number=1, worker="w1", started_at=NOW, ended_at=NOW, outcome=Outcome.FAILED, exit_code=1, error="no " * 30
 )
 VIEWS: dict[str, list[Part]] = {
-    "list": [Table(jobs.LIST_COLUMNS, [jobs.list_row(job(label=EVIL, command=EVIL * 9), NOW)])],
-    "dead": [Table(jobs.DEAD_COLUMNS, [jobs.dead_row(job(JobState.DEAD, error=EVIL * 9), NOW)])],
-    "show": jobs.job_parts(job(command=EVIL * 9, label=EVIL, error=EVIL, history=[ATTEMPT]), NOW),
-    "status": jobs.status_parts(status(*(worker(WorkerState.BUSY, pid, "x" * 40) for pid in range(100, 120))), NOW),
+    "list": [Table(views.LIST_COLUMNS, [views.list_row(job(label=EVIL, command=EVIL * 9), NOW)])],
+    "dead": [Table(views.DEAD_COLUMNS, [views.dead_row(job(JobState.DEAD, error=EVIL * 9), NOW)])],
+    "show": views.job_parts(job(command=EVIL * 9, label=EVIL, error=EVIL, history=[ATTEMPT]), NOW),
+    "status": views.status_parts(status(*(worker(WorkerState.BUSY, pid, "x" * 40) for pid in range(100, 120))), NOW),
 }
 
 
@@ -173,21 +173,21 @@ def test_fitting_keeps_what_must_stay_and_wastes_nothing(shape: list[tuple[int, 
     ],
 )
 def test_the_time_that_matters(state: JobState, run_at: datetime, expected: str) -> None:
-    assert jobs.when(job(state, run_at=run_at), NOW) == expected
+    assert views.when(job(state, run_at=run_at), NOW) == expected
 
 
 def test_an_argument_vector_is_shown_as_a_shell_would_read_it() -> None:
-    assert jobs.command_of(job(command=None, argv=["echo", "a b", "$x"])) == "echo 'a b' '$x'"
+    assert views.command_of(job(command=None, argv=["echo", "a b", "$x"])) == "echo 'a b' '$x'"
 
 
 def test_show_tells_a_script_line_by_line() -> None:
-    text = plain(jobs.job_parts(job(command="set -e\nmake\x1b"), NOW))
+    text = plain(views.job_parts(job(command="set -e\nmake\x1b"), NOW))
     assert "command:    set -e\n" in text
     assert "make\\x1b\n" in text
 
 
 def test_status_names_all_six_states_and_the_active_workers() -> None:
-    text = plain(jobs.status_parts(status(worker(WorkerState.BUSY, 101, "job1"), worker(WorkerState.IDLE, 102)), NOW))
+    text = plain(views.status_parts(status(worker(WorkerState.BUSY, 101, "job1"), worker(WorkerState.IDLE, 102)), NOW))
     lines = [line.split() for line in text.splitlines()]
     for state in JobState:
         assert [state.value, "3" if state is JobState.PENDING else "0"] in lines
@@ -196,13 +196,13 @@ def test_status_names_all_six_states_and_the_active_workers() -> None:
 
 
 def test_a_worker_that_is_being_ended_is_not_active() -> None:
-    text = plain(jobs.status_parts(status(worker(WorkerState.ENDING, 101), worker(WorkerState.IDLE, 102)), NOW))
+    text = plain(views.status_parts(status(worker(WorkerState.ENDING, 101), worker(WorkerState.IDLE, 102)), NOW))
     assert "Workers: 1 active (PID 102)" in text
 
 
 def test_without_workers_status_says_how_to_start_some() -> None:
-    assert "queuectl worker start --count 2" in plain(jobs.status_parts(status(), NOW))
+    assert "queuectl worker start --count 2" in plain(views.status_parts(status(), NOW))
 
 
 def test_status_says_that_the_daemon_is_stopping() -> None:
-    assert "is stopping" in plain(jobs.status_parts(status(stopping=True), NOW))
+    assert "is stopping" in plain(views.status_parts(status(stopping=True), NOW))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl_client.durations import parse_duration
+from queuectl_client.jobs.durations import parse_duration
 from queuectl_client.render.safe import visible, visible_json
 from queuectl_client.render.times import local, moment, relative, span
 

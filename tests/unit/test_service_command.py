@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from queuectl_client.commands.service import service
 from queuectl_client.errors import ClientError
-from queuectl_client.unit_files import exec_path, out_of_reach
+from queuectl_client.system.units import exec_path, out_of_reach
 
 SYSTEM_FILES = [
     "etc/systemd/system/queuectld.service",

@@ -14,7 +14,7 @@ import queuectl_protocol
 from queuectl_client.client import Client
 from queuectl_client.errors import ClientError, NoDaemon
 from queuectl_client.render.remarks import remark
-from queuectl_client.state import address_of, running_daemon, wait_for_end
+from queuectl_client.wire.state_files import address_of, running_daemon, wait_for_end
 from queuectl_protocol import paths
 from queuectl_protocol.messages import ServerInfo
 
@@ -164,7 +164,7 @@ def _program() -> list[str]:
 
 def _environment() -> dict[str, str]:
     """This one, with the way to the daemon's code where it is not installed (a checkout)."""
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     environment = dict(os.environ)
     if root not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         protocol = str(Path(queuectl_protocol.__file__).resolve().parent.parent)

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from queuectl_client import state
-from queuectl_client.connection import Connection, ConnectionLost
 from queuectl_client.errors import NoDaemon, WrongProtocol
+from queuectl_client.wire import state_files
+from queuectl_client.wire.connection import Connection, ConnectionLost
 from queuectl_protocol import paths, trust
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.framing import Reply, decode_as
@@ -152,7 +152,7 @@ class Link:
         first, *others = paths.client_sockets(os.environ)
         yield first
         if others:  # nobody named a socket: before the system's daemon comes the user's own, wherever it listens
-            written = state.address_of(paths.state_dir(os.environ))
+            written = state_files.address_of(paths.state_dir(os.environ))
             if written is not None and written != first:
                 yield written
             yield from others
@@ -250,13 +250,13 @@ def _nobody(tried: list[tuple[Path, OSError]]) -> NoDaemon:
         if error.errno not in {errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR}:
             return NoDaemon(f"can't connect to {path}: {error.strerror}", START_HINT)
     state_dir = paths.state_dir(os.environ)
-    written = state.address_of(state_dir)
-    if written is not None and written not in [path for path, _ in tried] and state.somebody_listens(written):
+    written = state_files.address_of(state_dir)
+    if written is not None and written not in [path for path, _ in tried] and state_files.somebody_listens(written):
         return NoDaemon(
             f"no daemon answers at {where}",
             f"the daemon of {state_dir} listens on {written}: `queuectl --socket {shlex.quote(str(written))} ...`",
         )
-    if written in [path for path, _ in tried] and (running := state.running_daemon(state_dir)) is not None:
+    if written in [path for path, _ in tried] and (running := state_files.running_daemon(state_dir)) is not None:
         pid, process = running
         os.close(process)
         return NoDaemon(

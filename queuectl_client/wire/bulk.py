@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
-import msgspec
-
-from queuectl_client.connection import Connection, ConnectionLost
 from queuectl_client.errors import BadRequest
-from queuectl_client.link import Link, result_of
-from queuectl_client.specs import with_id
+from queuectl_client.jobs.specs import with_id
+from queuectl_client.wire.connection import Connection, ConnectionLost
+from queuectl_client.wire.link import Link, result_of
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.framing import Reply
 from queuectl_protocol.jobs import JobSpec
@@ -18,9 +16,6 @@ from queuectl_protocol.messages import EnqueueParams, EnqueueResult
 
 WINDOW = 4
 """Batches on their way at once: the daemon's next commit collects while one goes to the disk."""
-BATCH_JOBS = 500
-BATCH_BYTES = 512 * 1024
-"""A batch is one request and one commit; it stays well below the longest line."""
 
 
 class _Batch:
@@ -166,19 +161,3 @@ class Enqueuing:
         # What the daemon refuses comes before what is wrong with a later batch.
         if not isinstance(self._failure, ProtocolError):
             self._failure = error
-
-
-def batches(jobs: Iterable[JobSpec]) -> Iterator[list[JobSpec]]:
-    """Cut a stream of jobs into batches that are neither too many nor too long."""
-    encoder = msgspec.json.Encoder()
-    batch: list[JobSpec] = []
-    size = 0
-    for job in jobs:
-        length = len(encoder.encode(with_id(job))) + 1
-        if batch and (len(batch) == BATCH_JOBS or size + length > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(job)
-        size += length
-    if batch:
-        yield batch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from queuectl_client.options import FileName
+from queuectl_client.commandline.options import FileName
 from queuectl_client.render.remarks import remark
 
 if TYPE_CHECKING:

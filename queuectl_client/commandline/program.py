@@ -73,7 +73,7 @@ class CommandLine(NamedTuple):
             click.UsageError: it can't be run, or not be sent.
             BadRequest: a field can't be; the message names it.
         """
-        from queuectl_client import specs  # noqa: PLC0415 - usage errors need not pay for the wire
+        from queuectl_client.jobs import specs  # noqa: PLC0415 - usage errors need not pay for the wire
 
         for name, value in shared.items():
             if isinstance(value, str):

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from queuectl_client.completion_scripts import SCRIPTS, Shell
 from queuectl_client.errors import ClientError
+from queuectl_client.system.completion_scripts import SCRIPTS, Shell
 
 BEGIN, END = "# >>> queuectl completion >>>", "# <<< queuectl completion <<<"
 

@@ -141,9 +141,9 @@ def _is_hidden(path: Path) -> bool:
 
 def _templates() -> Path:
     """The units as they come with the package; in a checkout, where they are kept."""
-    package = Path(__file__).parent
-    packaged = package / "units"
-    return packaged if packaged.is_dir() else package.parent / "systemd"
+    room = Path(__file__).parent
+    packaged = room / "templates"
+    return packaged if packaged.is_dir() else room.parent.parent / "systemd"
 
 
 def _sign(text: str) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from queuectl_client.durations import parse_duration
-from queuectl_client.session import Session
+from queuectl_client.commandline.session import Session
+from queuectl_client.jobs.durations import parse_duration
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -82,8 +82,8 @@ class JobRef(_FromDaemon):
         self._states = states
 
     def items(self, client: Client) -> Iterable[tuple[str, str]]:
-        from queuectl_client.render.jobs import command_of  # noqa: PLC0415 - only to complete
         from queuectl_client.render.safe import visible  # noqa: PLC0415
+        from queuectl_client.render.views import command_of  # noqa: PLC0415 - only to complete
 
         for job in client.list(limit=COMPLETED_JOBS):
             if not self._states or job.state in self._states:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from msgspec import UNSET
 
-from queuectl_client.no_workers import START
+from queuectl_client.render.no_workers import START
 from queuectl_client.render.people import Cell, Column, Part, Table, state_cell
 from queuectl_client.render.times import moment, relative, span
 from queuectl_protocol.jobs import ENDED, Attempt, Job, JobState, Worker, WorkerState

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from queuectl_client.render.remarks import remark
 
 if TYPE_CHECKING:
-    from queuectl_client.client import Client
+    from queuectl_protocol.messages import JobSummary, WorkerListResult
+
+
+class Asked(Protocol):
+    """The part of a `Client` that is asked here."""
+
+    def workers(self) -> WorkerListResult: ...
+
+    def wait(self, jobs: Sequence[str], *, timeout: float | None = None) -> Sequence[JobSummary]: ...
+
 
 START = "start some with `queuectl worker start --count 2`"
 
 
-def say_if_none(client: Client, what: str) -> bool:
+def say_if_none(client: Asked, what: str) -> bool:
     """Where there are no workers, nor are to be: say `what` to people, and how to start some.
 
     Returns:
@@ -25,7 +34,7 @@ def say_if_none(client: Client, what: str) -> bool:
     return True
 
 
-def say_if_waiting(client: Client, jobs: Sequence[str]) -> None:
+def say_if_waiting(client: Asked, jobs: Sequence[str]) -> None:
     """Where there are no workers: say which of the jobs, ids or prefixes, wait for one."""
     from queuectl_protocol.jobs import WAITING  # noqa: PLC0415 - loaded by now
 
