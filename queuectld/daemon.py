@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from queuectl_protocol import paths
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.version import __version__
@@ -45,7 +43,8 @@ from queuectld.store.base import GivenUp, OutOfTime, StorageBusy, StorageError, 
 from queuectld.store.committer import Committer
 from queuectld.store.readers import Readers
 from queuectld.store.sqlite import open_store, rehearse_opening
-from queuectld.wire.server import Access, Server, check_handlers
+from queuectld.wire.access import Access
+from queuectld.wire.server import Server, check_handlers
 
 log = logging.getLogger("queuectld")
 
@@ -324,7 +323,7 @@ class _Daemon:
         if ending is Ending.REEXECUTE:
             # Answers of what was committed last are written by now; what is still open is handed over as it was asked.
             await server.quiesce(QUIESCE)
-            self._connections = _handed_over(server)
+            self._connections = server.hand_over()
         else:
             watchers.wake_all()
             server.close()
@@ -492,17 +491,6 @@ def _as_asked(options: Options) -> successor.Running:
 
 def _own_command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
-
-
-def _handed_over(server: Server) -> list[handover.Passed]:
-    """Descriptors of their own, since asyncio closes those of its transports."""
-    found = []
-    for connection in list(server.connections):
-        given = connection.hand_over()
-        if given is not None:
-            with contextlib.suppress(OSError):
-                found.append(msgspec.structs.replace(given, descriptor=os.dup(given.descriptor)))
-    return found
 
 
 def _running_mark(state_dir: Path) -> Path:

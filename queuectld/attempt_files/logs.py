@@ -14,7 +14,7 @@ from typing import Protocol
 
 from queuectld.attempt_files.log_files import log_path
 
-log = logging.getLogger("queuectld.attempt_files.logs")
+log = logging.getLogger("queuectld.logs")
 
 PIECE = 256 * 1024
 """Bytes of one answer at most."""

@@ -19,7 +19,7 @@ from queuectld.host import startup
 from queuectld.host.looks import next_look
 from queuectld.host.startup import StartError
 
-log = logging.getLogger("queuectld.host.listening")
+log = logging.getLogger("queuectld.listening")
 
 SPARE = "daemon.sock"
 """In the state directory, where the daemon listens while it can't listen where it was asked to."""

@@ -23,7 +23,7 @@ from queuectld.store.base import Deleted, Reader
 from queuectld.store.committer import Committer
 from queuectld.store.readers import Readers
 
-log = logging.getLogger("queuectld.queue.retention")
+log = logging.getLogger("queuectld.retention")
 
 STEP = 200
 """Jobs that are looked at or removed in one transaction."""

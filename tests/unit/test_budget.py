@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from queuectld.wire.budget import LARGE, Budget, weight
+from queuectld.wire.budget import LARGE, Room, weight
 
 
 class Peer:
     """Asks for room again and again, until it has had it as often as it wants."""
 
-    def __init__(self, name: str, budget: Budget, size: int, log: list[str]) -> None:
-        self.name, self.budget, self.size, self.log = name, budget, size, log
+    def __init__(self, name: str, room: Room, size: int, log: list[str]) -> None:
+        self.name, self.room, self.size, self.log = name, room, size, log
 
     def room_again(self) -> None:
-        if self.budget.take(self.size, self):
+        if self.room.take(self.size, self):
             self.log.append(self.name)
 
 
@@ -23,19 +23,19 @@ def play(*sizes: int, gone: int | None = None) -> tuple[list[str], int]:
 
     async def run() -> tuple[list[str], int]:
         log: list[str] = []
-        budget = Budget(10)
-        peers = [Peer(str(number), budget, size, log) for number, size in enumerate(sizes)]
+        room = Room(10)
+        peers = [Peer(str(number), room, size, log) for number, size in enumerate(sizes)]
         for peer in peers:
             peer.room_again()
         if gone is not None:
-            budget.forget(peers[gone])
+            room.forget(peers[gone])
         for turn in range(len(peers)):
             log.append("|")
             if turn < len([name for name in log if name != "|"]):
                 done = [name for name in log if name != "|"][turn]
-                budget.give_back(peers[int(done)].size)
+                room.give_back(peers[int(done)].size)
                 await asyncio.sleep(0)
-        return log, budget.used
+        return log, room.used
 
     return asyncio.run(run())
 

@@ -7,7 +7,9 @@ import os
 import socket
 
 from queuectl_protocol.messages import JobSummaries
-from queuectld.wire.server import Access, Connection, Server
+from queuectld.wire.access import Access
+from queuectld.wire.connection import Connection
+from queuectld.wire.server import Server
 from tests.harness import request_line
 
 WAIT = request_line("job.wait", 1, {"ids": ["a"]})

@@ -11,7 +11,9 @@ from collections import deque
 import pytest
 
 from queuectl_protocol.messages import CountResult
-from queuectld.wire.server import BULKY_AT_ONCE, MAX_PENDING, Access, Connection, Server
+from queuectld.wire.access import Access
+from queuectld.wire.connection import MAX_PENDING, Connection
+from queuectld.wire.server import BULKY_AT_ONCE, Server
 from tests.harness import request_line
 
 Gates = deque[asyncio.Future[None]]
@@ -98,7 +100,9 @@ def test_a_peer_that_does_not_read_holds_up_no_end() -> None:
 
 
 def test_a_peer_that_reads_slowly_gets_all_its_answers_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queuectld.wire.server.READ_PATIENCE", 30.0)  # a loaded machine may read nothing for a second
+    monkeypatch.setattr(
+        "queuectld.wire.connection.READ_PATIENCE", 30.0
+    )  # a loaded machine may read nothing for a second
 
     async def main() -> None:
         server, connection, peer = await _full(BUFFERED)
