@@ -36,8 +36,8 @@ from queuectld.host.threads import Threads
 from queuectld.pool import orphans
 from queuectld.pool.supervisor import Supervisor
 from queuectld.process_tree import cgroups, marks, proc
-from queuectld.queue import setback
-from queuectld.queue.retention import Retention
+from queuectld.queue import configure, setback
+from queuectld.queue.sweep import Sweeper
 from queuectld.queue.watchers import Watchers
 from queuectld.store.base import GivenUp, OutOfTime, StorageBusy, StorageError, StorageFailed, Store
 from queuectld.store.committer import Committer
@@ -218,9 +218,7 @@ class _Daemon:
             state_dir = self._options.state_dir
             in_use = {marks.marker(state_dir, attempt.token) for attempt in running}
             cgroups.remove_empty(groups, marks.queue_mark(state_dir), in_use)
-        retention = Retention(
-            committer, readers, lambda: context.settings, clock, self._options.state_dir, background_work
-        )
+        sweeper = Sweeper(committer, readers, lambda: context.settings, clock, self._options.state_dir, background_work)
         supervisor = Supervisor(
             committer,
             watchers,
@@ -233,7 +231,7 @@ class _Daemon:
             sdnotify.clean_environment(os.environ),
             self._descriptors,
             self._umask,
-            retention.notice,
+            sweeper.notice,
             # A copied state directory has the same database, and is another directory.
             self._store.identity() + marks.queue_mark(self._options.state_dir),
             others_too=self._others_too,
@@ -247,7 +245,7 @@ class _Daemon:
             most_workers=startup.worker_limit(),
         )
         context = Context(
-            about, committer, readers, supervisor, watchers, clock, disk, retention, log_files, log_watches,
+            about, committer, readers, supervisor, watchers, clock, disk, sweeper, log_files, log_watches,
             background_work, settings, self._listening,
         )  # fmt: skip
         check_handlers(HANDLERS)
@@ -266,7 +264,7 @@ class _Daemon:
         if self._options.workers is not None and self._inherited is None:
             desired = self._options.workers
             try:
-                await committer.submit(lambda store: store.set_desired_workers(desired))
+                await committer.submit(lambda store: configure.resize(store, desired))
             except ProtocolError as refusal:  # a full disk does not keep running jobs from being finished
                 log.warning("the size of the pool could not be stored: %s", refusal.message)
         if desired > about.most_workers:
@@ -290,7 +288,7 @@ class _Daemon:
                     lambda: context.stopping,
                 )
             ),
-            _in_background(retention.run()),
+            _in_background(sweeper.run()),
             _in_background(setback.follow(clock, committer, supervisor.wake)),
             _in_background(self._listening.keep(server.listen_instead)),
         ]
@@ -382,7 +380,7 @@ class _Daemon:
             log.info("no damage found in the database")
             self._unclean = False
             # Only now: a damaged database might not know of jobs whose logs are all that is left.
-            await context.retention.remove_strays()
+            await context.sweeper.remove_strays()
 
     async def _stop(self, context: Context, server: Server) -> None:
         # systemd's own patience (TimeoutStopSec=) knows nothing of the settings.

@@ -39,7 +39,7 @@ FAILPOINTS = {
     "cancel.marked": "inside the transaction that marks or cancels jobs",
     "cancel.committed": "before the worker is told, and before the reply",
     # the daemon: attempts
-    "lease.chosen": "inside the transaction that leases jobs to parked workers",
+    "lease.chosen": "inside the transaction that leases jobs to workers",
     "lease.committed": "before the workers are told",
     "finish.asked": "an outcome was received, it is in no transaction",
     "finish.settled": "inside the transaction that holds it, and perhaps the worker's next lease",

@@ -6,10 +6,12 @@ from queuectl_protocol.messages import ConfigKeyParams, ConfigListResult, Config
 from queuectld.core import settings as core
 from queuectld.handlers.context import Context
 from queuectld.pool.supervisor import Peer
-from queuectld.store.base import Reader, Store
+from queuectld.queue import configure
+from queuectld.queue.configure import Stored
+from queuectld.store.base import Reader
 
 
-def _setting(key: str, stored: dict[str, int | float]) -> Setting:
+def _setting(key: str, stored: Stored) -> Setting:
     rule = core.definition(key)
     return Setting(
         key=key,
@@ -33,28 +35,17 @@ async def get(context: Context, _peer: Peer, params: ConfigKeyParams) -> Setting
 
 
 async def set_(context: Context, _peer: Peer, params: ConfigSetParams) -> Setting:
-    def operation(store: Store) -> dict[str, int | float]:
-        # Checked against what is stored at this moment, not against what was in force when the request came.
-        value = core.check(params.key, params.value, core.with_overrides(store.settings()))
-        store.set_setting(params.key, value)
-        return store.settings()
-
-    return _changed(context, params.key, await context.committer.submit(operation))
+    stored = await context.committer.submit(lambda store: configure.set_setting(store, params.key, params.value))
+    return _changed(context, params.key, stored)
 
 
 async def unset(context: Context, _peer: Peer, params: ConfigKeyParams) -> Setting:
-    def operation(store: Store) -> dict[str, int | float]:
-        rule = core.definition(params.key)
-        # A default can be at odds with another setting that was changed.
-        core.check(params.key, rule.default, core.with_overrides(store.settings()))
-        store.unset_setting(params.key)
-        return store.settings()
-
-    return _changed(context, params.key, await context.committer.submit(operation))
+    stored = await context.committer.submit(lambda store: configure.unset_setting(store, params.key))
+    return _changed(context, params.key, stored)
 
 
-def _changed(context: Context, key: str, stored: dict[str, int | float]) -> Setting:
+def _changed(context: Context, key: str, stored: Stored) -> Setting:
     context.settings = core.with_overrides(stored)
     context.supervisor.settings_changed()
-    context.retention.settings_changed()
+    context.sweeper.settings_changed()
     return _setting(key, stored)

@@ -15,7 +15,7 @@ from queuectld.host.diskspace import DiskSpace
 from queuectld.host.listening import Listening
 from queuectld.host.threads import Threads
 from queuectld.pool.supervisor import Supervisor
-from queuectld.queue.retention import Retention
+from queuectld.queue.sweep import Sweeper
 from queuectld.queue.watchers import Watchers
 from queuectld.store.committer import Committer
 from queuectld.store.readers import Readers
@@ -57,7 +57,7 @@ class Context:
     watchers: Watchers
     clock: Clock
     disk: DiskSpace
-    retention: Retention
+    sweeper: Sweeper
     log_files: Threads
     log_watches: LogWatches
     background_work: Threads

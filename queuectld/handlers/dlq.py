@@ -16,7 +16,7 @@ from queuectld.attempt_files.logs import remove_logs
 from queuectld.handlers import jobs
 from queuectld.handlers.context import Context
 from queuectld.pool.supervisor import Peer
-from queuectld.queue import operations
+from queuectld.queue import change, remove
 from queuectld.store.base import Deleted
 
 STEP = 500
@@ -34,7 +34,7 @@ async def retry(context: Context, _peer: Peer, params: DlqRetryParams) -> CountR
     count = 0
     if params.ids is not None:
         ids, now = params.ids, context.clock.now()
-        numbers = await context.committer.submit(lambda store: operations.dlq_retry(store, ids, now))
+        numbers = await context.committer.submit(lambda store: change.retry_dead(store, ids, now))
         count = _retried(context, numbers)
     else:
         after = 0
@@ -47,7 +47,7 @@ async def retry(context: Context, _peer: Peer, params: DlqRetryParams) -> CountR
 
 async def _retry_step(context: Context, after: int) -> list[int]:
     now = context.clock.now()
-    return await context.committer.submit(lambda store: operations.dlq_retry_some(store, STEP, after, now))
+    return await context.committer.submit(lambda store: change.retry_some_dead(store, STEP, after, now))
 
 
 def _retried(context: Context, numbers: list[int]) -> int:
@@ -61,9 +61,9 @@ async def purge(context: Context, _peer: Peer, params: DlqPurgeParams) -> CountR
     count = 0
     if params.ids is not None:
         ids = params.ids
-        count = await _purged(context, await context.committer.submit(lambda store: operations.dlq_purge(store, ids)))
+        count = await _purged(context, await context.committer.submit(lambda store: remove.purge(store, ids)))
     else:
-        while deleted := await context.committer.submit(lambda store: operations.dlq_purge_some(store, STEP)):
+        while deleted := await context.committer.submit(lambda store: remove.purge_some(store, STEP)):
             count += await _purged(context, deleted)
     return CountResult(count=count)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from queuectl_protocol.errors import ProtocolError
-from queuectl_protocol.jobs import Job, JobSpec, Outcome
+from queuectl_protocol.jobs import ENDED, Job, Outcome
 from queuectl_protocol.messages import (
     EnqueueParams,
     EnqueueResult,
@@ -19,14 +19,13 @@ from queuectl_protocol.messages import (
     JobWaitParams,
 )
 from queuectld import failpoints
-from queuectld.core.settings import Settings
 from queuectld.handlers.context import Context
 from queuectld.pool.supervisor import Peer
-from queuectld.queue import operations
-from queuectld.queue.operations import enqueue_all
+from queuectld.queue import change
+from queuectld.queue.enqueue import Enqueue
+from queuectld.queue.find import find_all, summary, summary_of_end, whole
 from queuectld.queue.watchers import Ends
-from queuectld.store.base import JobRecord, Reader, Store
-from queuectld.store.committer import Joint
+from queuectld.store.base import JobRecord
 
 
 async def enqueue(context: Context, _peer: Peer, params: EnqueueParams) -> EnqueueResult:
@@ -34,7 +33,7 @@ async def enqueue(context: Context, _peer: Peer, params: EnqueueParams) -> Enque
     context.disk.check()
     failpoints.hit("enqueue.asked")
     now = context.clock.now()
-    ids = await context.committer.submit(_Enqueue(params.jobs, context.settings, now))
+    ids = await context.committer.submit(Enqueue(params.jobs, context.settings, now))
     failpoints.hit("enqueue.committed")
     delays = {spec.delay for spec in params.jobs}
     if 0 in delays:
@@ -45,31 +44,10 @@ async def enqueue(context: Context, _peer: Peer, params: EnqueueParams) -> Enque
     return EnqueueResult(ids=ids)
 
 
-class _Enqueue(Joint[list[str]]):
-    """Many clients that enqueue a job each cost little more than one that enqueues them all."""
-
-    def __init__(self, specs: Sequence[JobSpec], settings: Settings, now: float) -> None:
-        self.specs = specs
-        self.settings = settings
-        self.now = now
-
-    @classmethod
-    def run_all(cls, store: Store, operations: Sequence[_Enqueue]) -> list[list[str]]:
-        # All at the time of the last of them: a commit is one moment.
-        ids = enqueue_all(store, [(one.specs, one.settings) for one in operations], operations[-1].now)
-        failpoints.hit("enqueue.inserted")
-        return ids
-
-
 async def get(context: Context, _peer: Peer, params: JobGetParams) -> Job:
-    def read(reader: Reader) -> Job:
-        number = operations.find(reader, params.id).number
-        job = reader.job(number, env=params.env, attempts_before=params.attempts_before)
-        if job is None:
-            raise ProtocolError("not_found", f"there is no job {params.id}", "it was removed just now")
-        return job
-
-    return await context.readers.run(read)
+    return await context.readers.run(
+        lambda reader: whole(reader, params.id, env=params.env, attempts_before=params.attempts_before)
+    )
 
 
 async def list_(context: Context, _peer: Peer, params: JobListParams) -> JobPage:
@@ -95,17 +73,13 @@ async def page(context: Context, params: JobListParams) -> JobPage:
 
 async def cancel(context: Context, _peer: Peer, params: JobIdsParams) -> JobSummaries:
     now = context.clock.now()
-
-    def operation(store: Store) -> list[operations.Cancelled]:
-        cancelled = operations.cancel(store, params.ids, now, tolerant=params.tolerant)
-        failpoints.hit("cancel.marked")
-        return cancelled
-
-    cancelled = await context.committer.submit(operation)
+    cancelled = await context.committer.submit(
+        lambda store: change.cancel(store, params.ids, now, tolerant=params.tolerant)
+    )
     failpoints.hit("cancel.committed")
     for one in cancelled:
-        context.watchers.changed(one.job.number, operations.summary_of_end(one.job))
-        context.retention.notice()
+        context.watchers.changed(one.job.number, summary_of_end(one.job))
+        context.sweeper.notice()
         if one.running is not None:
             context.supervisor.end_attempt(one.job.number, Outcome.CANCELLED)
     return _summaries([one.job for one in cancelled])
@@ -115,7 +89,7 @@ async def retry(context: Context, _peer: Peer, params: JobIdsParams) -> JobSumma
     context.refuse_when_stopping()
     now = context.clock.now()
     records = await context.committer.submit(
-        lambda store: operations.retry(store, params.ids, now, tolerant=params.tolerant)
+        lambda store: change.retry(store, params.ids, now, tolerant=params.tolerant)
     )
     for record in records:
         context.watchers.changed(record.number, None)
@@ -130,7 +104,7 @@ async def wait(context: Context, _peer: Peer, params: JobWaitParams) -> JobSumma
     """
     timeout, refs = params.timeout, params.ids
     del params
-    records = await context.readers.run(lambda reader: operations.find_all(reader, refs))
+    records = await context.readers.run(lambda reader: find_all(reader, refs))
     refs = []
     ends = Ends([record.number for record in records])
     context.watchers.subscribe(ends.jobs, ends)
@@ -168,14 +142,14 @@ async def _look(context: Context, ends: Ends) -> dict[int, JobSummary]:
             raise ProtocolError("not_found", "a job was removed while it was waited for", "it had not been seen to end")
     there = [record for record in found if record is not None]
     _note_ends(ends, there)
-    return {record.number: operations.summary(record) for record in there}
+    return {record.number: summary(record) for record in there}
 
 
 def _note_ends(ends: Ends, records: Sequence[JobRecord]) -> None:
     for record in records:
-        if operations.is_ended(record.state):
-            ends.changed(record.number, operations.summary(record))
+        if record.state in ENDED:
+            ends.changed(record.number, summary(record))
 
 
 def _summaries(records: Sequence[JobRecord]) -> JobSummaries:
-    return JobSummaries(jobs=[operations.summary(record) for record in records])
+    return JobSummaries(jobs=[summary(record) for record in records])

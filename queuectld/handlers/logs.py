@@ -7,18 +7,14 @@ import base64
 import functools
 from pathlib import Path
 
-import msgspec
-
-from queuectl_protocol.errors import ProtocolError
-from queuectl_protocol.jobs import Attempt
+from queuectl_protocol.jobs import ENDED
 from queuectl_protocol.messages import JobLogs, JobLogsParams
 from queuectld.attempt_files import logs
 from queuectld.attempt_files.log_files import log_path
 from queuectld.handlers.context import Context
 from queuectld.pool.supervisor import Peer
-from queuectld.queue import operations
+from queuectld.queue import find
 from queuectld.queue.watchers import AnyChange
-from queuectld.store.base import JobRecord, Reader
 
 GATHER = 0.02
 """Seconds between noticing new output and answering with it, so that a chatty job does not cost an answer a line."""
@@ -26,24 +22,27 @@ GATHER = 0.02
 
 async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
     """One piece of the output; with `follow`, waits until there is some."""
-    number = (await context.readers.run(lambda reader: operations.find(reader, params.id))).number
+    number = (await context.readers.run(lambda reader: find.find(reader, params.id))).number
     change = AnyChange()
     changed = change.event
     context.watchers.subscribe([number], change)
     followed: Path | None = None
     offset: int | None = None
+    wanted = params.attempt
     try:
         while True:
             changed.clear()
-            job, attempt = await context.readers.run(functools.partial(_look, number=number, params=params))
+            # Before the log is read: an attempt that is seen as ended here has written all its output.
+            look = functools.partial(find.attempt, number=number, ref=params.id, wanted=wanted, may_come=params.follow)
+            job, attempt = await context.readers.run(look)
             if attempt is None:
-                if not params.follow or operations.is_ended(job.state):
+                if not params.follow or job.state in ENDED:
                     return JobLogs(attempt=None, offset=0, next=0, end=True, text="")
                 context.refuse_when_stopped()
                 await changed.wait()
                 continue
             # The newest at the first look, not at each: a retry has a log of its own.
-            params = msgspec.structs.replace(params, attempt=attempt.number)
+            wanted = attempt.number
             path = log_path(context.about.state_dir, number, attempt.number)
             if followed is None and params.follow and attempt.outcome is None:
                 context.log_watches.follow(path, changed)
@@ -62,27 +61,6 @@ async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
         context.watchers.unsubscribe([number], change)
         if followed is not None:
             context.log_watches.unfollow(followed, changed)
-
-
-def _look(reader: Reader, number: int, params: JobLogsParams) -> tuple[JobRecord, Attempt | None]:
-    """The job, and the attempt asked for; None where it was not started yet.
-
-    The order matters: an attempt seen as ended has written all its output, so the log is read after this.
-    """
-    job = reader.get(number)
-    if job is None:
-        raise ProtocolError("not_found", f"job {params.id} was removed")
-    wanted = params.attempt
-    newest = reader.attempts(number, 1, None if wanted is None else wanted + 1)
-    if newest and wanted in (None, newest[0].number):
-        return job, newest[0]
-    if wanted is None:
-        return job, None
-    if not params.follow or operations.is_ended(job.state):
-        if params.follow:
-            return job, None
-        raise ProtocolError("not_found", f"job {job.id} has no attempt {params.attempt}", "`queuectl show` lists them")
-    return job, None
 
 
 def _answer(attempt: int, piece: logs.Piece, *, end: bool, raw: bool) -> JobLogs:

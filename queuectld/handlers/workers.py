@@ -18,6 +18,7 @@ from queuectl_protocol.messages import (
 )
 from queuectld.handlers.context import Context
 from queuectld.pool.supervisor import Peer
+from queuectld.queue import configure
 
 
 async def list_(context: Context, _peer: Peer, _params: NoParams) -> WorkerListResult:
@@ -52,7 +53,7 @@ async def stop(context: Context, _peer: Peer, params: WorkerStopParams) -> Worke
 
 async def _store_size(context: Context, desired: int) -> None:
     """Before anything is done: what can't be stored is refused, and then nothing may have changed."""
-    await context.committer.submit(lambda store: store.set_desired_workers(desired))
+    await context.committer.submit(lambda store: configure.resize(store, desired))
 
 
 async def attach(context: Context, peer: Peer, params: AttachParams) -> AttachResult:

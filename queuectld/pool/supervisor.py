@@ -32,7 +32,7 @@ import queuectl_protocol
 import queuectld
 from queuectl_protocol.errors import ProtocolError, cut
 from queuectl_protocol.framing import MAX_LINE
-from queuectl_protocol.jobs import Outcome, Worker, WorkerState
+from queuectl_protocol.jobs import WAITING, Outcome, Worker, WorkerState
 from queuectl_protocol.messages import (
     AttachParams,
     AttachResult,
@@ -54,10 +54,11 @@ from queuectld.host.diskspace import DiskSpace
 from queuectld.host.threads import Threads
 from queuectld.pool.orphans import Orphans, Suspect
 from queuectld.process_tree import cgroups, lost, marks, proc
-from queuectld.queue import operations
-from queuectld.queue.operations import Settled
+from queuectld.queue.finish import finish
+from queuectld.queue.lease import Given, lease, orders
+from queuectld.queue.settle import Settled, attempts_of, settle_worker
 from queuectld.queue.watchers import Watchers
-from queuectld.store.base import RunningAttempt, Store, UnreadableJob, WorkerRecord
+from queuectld.store.base import RunningAttempt, WorkerRecord
 from queuectld.store.committer import Committer
 
 T = TypeVar("T")
@@ -512,44 +513,32 @@ class Supervisor:
         for handle in offered:
             handle.parked, handle.offered = False, True
         seen, settings, now = self._wakes, self._settings(), self._clock.now()
-        unreadable: list[Settled] = []
-
-        def operation(store: Store) -> tuple[list[Lease], float | None]:
-            given: list[Lease] = []
-            unreadable.clear()
-            for handle in offered:
-                lease = operations.lease(store, handle.record.id, settings, now, unreadable)
-                if lease is None:
-                    return given, store.next_due(now)
-                given.append(lease)
-                failpoints.hit("lease.chosen")
-            return given, None
-
+        workers = [handle.record.id for handle in offered]
         self._dispatching = True
-        future = self._committer.submit(operation)
+        future = self._committer.submit(lambda store: lease(store, workers, settings, now))
 
-        def done(future: asyncio.Future[tuple[list[Lease], float | None]]) -> None:
+        def done(future: asyncio.Future[Given]) -> None:
             self._dispatching = False
             if self._refused(future):
-                given: list[Lease] = []
-                due: float | None = self._clock.now() + 1.0  # the disk is full or failing: look again, but not at once
+                # The disk is full or failing: look again, but not at once.
+                given = Given([], [], due=self._clock.now() + 1.0)
             else:
-                given, due = future.result()
-                self._gave_up(unreadable)
-                if given:
+                given = future.result()
+                self._gave_up(given.unreadable)
+                if given.leases:
                     failpoints.hit("lease.committed")
             for handle in offered:
                 handle.offered = False
-            for handle, lease in zip(offered, given, strict=False):
+            for handle, leased in zip(offered, given.leases, strict=False):
                 if handle.listener is not None:
-                    handle.listener.notify("attempt.start", AttemptStart(lease=lease))
-                self._leased(handle, lease, now)
+                    handle.listener.notify("attempt.start", AttemptStart(lease=leased))
+                self._leased(handle, leased, now)
                 if handle.retiring:
                     self._tell_exit(handle)
-            for handle in offered[len(given) :]:
+            for handle in offered[len(given.leases) :]:
                 self._park(handle)
-            if due is not None:
-                self._wake_at(due)
+            if given.due is not None:
+                self._wake_at(given.due)
             if self._wakes != seen:
                 self._dispatch()
 
@@ -619,9 +608,13 @@ class Supervisor:
             # By the worker too; but it may be killed before it hears that.
             exit_records.remove(self._state_dir, params.ended.job, params.ended.attempt)
         if handle.running is not None and not stale:
-            cancelling, again = await self._committer.submit(_orders_of(handle.running, self._settings()))
+            running, settings = handle.running, self._settings()
+            told = await self._committer.submit(
+                lambda store: orders(store, running.job, running.attempt, running.token, settings)
+            )
+            cancelling = told.cancelling
             if params.running is None and lease is None:
-                lease = again  # it was given to this worker and never reached it
+                lease = told.lease  # it was given to this worker and never reached it
                 if lease is None:
                     self._begin_end(handle, "has a job that can't be read")
                     raise ProtocolError("forbidden", "the job of this worker can't be read any more")
@@ -677,18 +670,11 @@ class Supervisor:
         if result.outcome is Outcome.INTERRUPTED:
             handle.retiring = True  # also where not this daemon asked for it: a worker that got SIGTERM exits
         wants_more = not (handle.retiring or handle.vanished or self._stopping or low)
-        unreadable: list[Settled] = []
-
-        def operation(store: Store) -> tuple[Settled, Lease | None, float | None]:
-            unreadable.clear()
-            settled = operations.finish(store, worker, result, settings, now, chance)
-            lease = operations.lease(store, worker, settings, now, unreadable) if wants_more else None
-            failpoints.hit("finish.settled")
-            return settled, lease, store.next_due(now) if wants_more and lease is None else None
-
         failpoints.hit("finish.asked")
         try:
-            settled, lease, due = await self._committer.submit(operation)
+            settled, given = await self._committer.submit(
+                lambda store: finish(store, worker, result, settings, now, chance, more=wants_more)
+            )
             failpoints.hit("finish.committed")
         except ProtocolError as refusal:
             if refusal.kind == "conflict" and (handle.running is None or handle.running.token == result.token):
@@ -698,7 +684,7 @@ class Supervisor:
             raise
         handle.running = None
         self._ended(settled)
-        self._gave_up(unreadable)
+        self._gave_up(given.unreadable)
         if result.outcome in (Outcome.FAILED, Outcome.TIMEOUT):
             fields = {
                 "job": settled.id,
@@ -707,16 +693,17 @@ class Supervisor:
                 "state": settled.state,
             }
             log.info("attempt failed", extra=fields)
-        if lease is not None:
-            self._leased(handle, lease, now)
+        leased = given.leases[0] if given.leases else None
+        if leased is not None:
+            self._leased(handle, leased, now)
         else:
             self._park(handle)
-        if due is not None:
-            self._wake_at(due)
+        if given.due is not None:
+            self._wake_at(given.due)
         if self._wakes != seen or low:
             asyncio.get_running_loop().call_soon(self._dispatch)  # after the answer, which the worker waits for
         self._notice()
-        return FinishResult(lease=lease)
+        return FinishResult(lease=leased)
 
     def heartbeat(self, peer: Peer) -> None:
         self._handle_of(peer)
@@ -899,15 +886,9 @@ class Supervisor:
         """Whether it could be stored."""
         settings, chance = self._settings(), random.random()  # noqa: S311
         records: dict[tuple[int, int], AttemptResult] = {}
-
-        def operation(store: Store) -> list[Settled]:
-            settled = operations.settle_worker(store, worker, lost_as, records, settings, now, chance)
-            failpoints.hit("lost.settled")
-            return settled
-
         try:
             # Nothing is leased to a worker that is gone: what it runs now is what it runs in the transaction below.
-            attempts = await self._committer.submit(lambda store: operations.attempts_of(store, worker))
+            attempts = await self._committer.submit(lambda store: attempts_of(store, worker))
             for job, attempt in attempts:
                 record = exit_records.read(self._state_dir, job, attempt)
                 if record is not None:
@@ -915,7 +896,9 @@ class Supervisor:
                     records[job, attempt] = structs.replace(record, unasked=unasked)
             # Not before: a clock that is set back meanwhile takes along only what was submitted until then.
             now = self._clock.now()
-            settled = await self._committer.submit(operation)
+            settled = await self._committer.submit(
+                lambda store: settle_worker(store, worker, lost_as, records, settings, now, chance)
+            )
         except ProtocolError as refusal:
             log.error("the end of a worker could not be stored: %s", refusal.message)  # noqa: TRY400 - it says all
             return False
@@ -938,7 +921,7 @@ class Supervisor:
     def _ended(self, settled: Settled) -> None:
         self._watchers.changed(settled.number, settled.end)
         self._on_ended()
-        if operations.is_waiting(settled.state):
+        if settled.state in WAITING:
             self.wake(settled.run_at)
 
     def _orphans_of(self, worker: str) -> list[int]:
@@ -1105,19 +1088,6 @@ def _running(attempt: RunningAttempt | None) -> Running | None:
     if attempt is None:
         return None
     return Running(attempt.job.number, attempt.job.id, attempt.number, attempt.token, attempt.started_at)
-
-
-def _orders_of(running: Running, settings: Settings) -> Callable[[Store], tuple[bool, Lease | None]]:
-    """Whether the job is being cancelled, and the lease as it was given, as far as it can be read."""
-
-    def operation(store: Store) -> tuple[bool, Lease | None]:
-        record, lease = store.get(running.job), None
-        with contextlib.suppress(UnreadableJob):
-            job = store.runnable(running.job)
-            lease = None if job is None else operations.as_lease(job, running.attempt, running.token, settings)
-        return record is not None and record.cancelling, lease
-
-    return operation
 
 
 def _import_path() -> str:

@@ -22,7 +22,9 @@ from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.jobs import JobState, Outcome
 from queuectl_protocol.messages import AttemptResult, Lease
 from queuectld.core.settings import Settings
-from queuectld.queue import operations
+from queuectld.queue.finish import finish as finish_attempt
+from queuectld.queue.lease import lease as lease_jobs
+from queuectld.queue.settle import settle_worker
 from queuectld.store.base import Reader, Store
 from queuectld.store.sqlite import SqliteReader, SqliteStore
 from tests.crash.trace import attached, needs_strace
@@ -199,9 +201,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 def leased(store: Store, worker: str) -> Lease:
     store.begin()
-    lease = operations.lease(store, worker, Settings(), NOW, [])
+    (lease,) = lease_jobs(store, [worker], Settings(), NOW).leases
     store.commit()
-    assert lease is not None
     return lease
 
 
@@ -210,7 +211,7 @@ def finish(store: Store, worker: str, lease: Lease, outcome: Outcome, token: str
     store.begin()
     store.mark()
     try:
-        operations.finish(store, worker, result, Settings(), NOW, 0.0)
+        finish_attempt(store, worker, result, Settings(), NOW, 0.0, more=False)
     except ProtocolError:
         store.undo()
         raise
@@ -222,7 +223,7 @@ def finish(store: Store, worker: str, lease: Lease, outcome: Outcome, token: str
 
 def lose(store: Store, worker: str) -> None:
     store.begin()
-    operations.settle_worker(store, worker, Outcome.LOST, {}, Settings(), NOW, 0.0)
+    settle_worker(store, worker, Outcome.LOST, {}, Settings(), NOW, 0.0)
     store.commit()
 
 

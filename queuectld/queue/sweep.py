@@ -18,7 +18,7 @@ from queuectld.core import retention
 from queuectld.core.settings import Settings
 from queuectld.host.clock import Clock
 from queuectld.host.threads import Threads
-from queuectld.queue import operations
+from queuectld.queue.remove import remove_ended
 from queuectld.store.base import Deleted, Reader
 from queuectld.store.committer import Committer
 from queuectld.store.readers import Readers
@@ -32,7 +32,7 @@ BREATH = 1.0
 """Seconds between two sweeps at the least, however many jobs end."""
 
 
-class Retention:
+class Sweeper:
     """Sweeps when jobs may have become too many (`notice`) or too old; in between it sleeps."""
 
     def __init__(
@@ -114,9 +114,7 @@ class Retention:
 
     async def _remove(self, numbers: Sequence[int], state: JobState, ended_before: float | None) -> int:
         # Looked at again inside the transaction: somebody may have retried one meanwhile.
-        deleted = await self._committer.submit(
-            lambda store: operations.remove_ended(store, numbers, state, ended_before)
-        )
+        deleted = await self._committer.submit(lambda store: remove_ended(store, numbers, state, ended_before))
         failpoints.hit("retention.committed")
         await self._threads.run(remove_logs, self._state_dir, deleted)
         if deleted:

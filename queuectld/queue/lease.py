@@ -1,0 +1,101 @@
+"""Giving waiting jobs to workers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from queuectl_protocol.jobs import Outcome
+from queuectl_protocol.messages import AttemptResult, Lease
+from queuectld import failpoints
+from queuectld.core.settings import Settings
+from queuectld.queue.settle import Settled, settle
+from queuectld.store.base import ReadyJob, Store, UnreadableJob
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a look for work has come to."""
+
+    leases: list[Lease]
+    """For the first of those who asked; there was no job for the others."""
+    unreadable: list[Settled]
+    """Jobs that could not be read."""
+    due: float | None = None
+    """UNIX seconds. The next job becomes ready then; None where it does not matter, or none will."""
+
+
+def lease(store: Store, workers: Sequence[str], settings: Settings, now: float) -> Given:
+    """Give the next ready jobs to `workers`, one each, in this order, until there is none; each with a new token.
+
+    A job that can't be read must not block all that wait behind it: it gets an attempt that has failed, and is dead.
+
+    Args:
+        store: the store.
+        workers: their ids.
+        settings: what a lease says of them.
+        now: UNIX seconds.
+    """
+    given = Given([], [])
+    while len(given.leases) < len(workers):
+        worker = workers[len(given.leases)]
+        try:
+            ready = store.next_ready(now)
+        except UnreadableJob as fault:
+            given.unreadable.append(_give_up(store, fault, worker, settings, now))
+            continue
+        if ready is None:
+            return dataclasses.replace(given, due=store.next_due(now))
+        attempt, token = ready.last_attempt + 1, secrets.token_hex(8)
+        store.start_attempt(ready.number, attempt, token, worker, now)
+        given.leases.append(_as_lease(ready, attempt, token, settings))
+        failpoints.hit("lease.chosen")
+    return given
+
+
+def _give_up(store: Store, fault: UnreadableJob, worker: str, settings: Settings, now: float) -> Settled:
+    attempt, token = fault.last_attempt + 1, secrets.token_hex(8)
+    store.start_attempt(fault.number, attempt, token, worker, now)
+    running = store.running_attempt(fault.number)
+    assert running is not None, "it was started in this transaction"  # noqa: S101
+    last = dataclasses.replace(running, job=dataclasses.replace(running.job, max_retries=0))  # it will not get better
+    result = AttemptResult(fault.number, attempt, token, Outcome.FAILED, now, error=str(fault))
+    return settle(store, last, result, settings, now, 0.0)
+
+
+def _as_lease(job: ReadyJob, attempt: int, token: str, settings: Settings) -> Lease:
+    return Lease(
+        job=job.number,
+        attempt=attempt,
+        token=token,
+        id=job.id,
+        queue=job.queue,
+        max_retries=job.max_retries,
+        timeout=job.timeout,
+        log_max_bytes=settings.log_max_bytes,
+        command=job.command,
+        argv=job.argv,
+        cwd=job.cwd,
+        env=job.env,
+        exact_env=job.exact_env,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a worker that comes again is to be told of its attempt."""
+
+    cancelling: bool
+    lease: Lease | None
+    """As it was given; None where it can't be read any more."""
+
+
+def orders(store: Store, number: int, attempt: int, token: str, settings: Settings) -> Orders:
+    record, again = store.get(number), None
+    with contextlib.suppress(UnreadableJob):
+        job = store.runnable(number)
+        again = None if job is None else _as_lease(job, attempt, token, settings)
+    return Orders(record is not None and record.cancelling, again)
