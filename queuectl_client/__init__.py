@@ -9,9 +9,10 @@ with Client() as client:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in queuectl_protocol.trust
 if TYPE_CHECKING:
+    from typing import Any
+
     from queuectl_client.client import Client
     from queuectl_client.errors import BadRequest, ClientError, NoDaemon, OutcomeUnknown, WrongProtocol
     from queuectl_client.wire.bulk import Enqueuing

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import Struct
 
-from queuectl_client.errors import BadRequest, OutcomeUnknown
+from queuectl_client.errors import BadRequest
 from queuectl_client.jobs import specs
-from queuectl_client.wire.connection import ConnectionLost
-from queuectl_client.wire.link import RETRY_SECONDS, Link, result_of
+from queuectl_client.wire import typed
+from queuectl_client.wire.link import Link
+from queuectl_client.wire.typed import result_of
 from queuectl_protocol.jobs import Job, JobSpec, JobState
 from queuectl_protocol.messages import (
     METHODS,
@@ -88,7 +89,7 @@ class Client:
             patience: seconds for which a lost connection is tried to be made again (a daemon may be restarting).
             timeout: seconds that any one answer may take. None: no limit, but 10 for the first.
         """
-        self._link = Link(socket, patience=patience, timeout=timeout)
+        self._link = Link(None if socket is None else str(socket), typed, patience=patience, timeout=timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +106,7 @@ class Client:
     @property
     def socket(self) -> Path | None:
         """The socket that was connected to last; None before the first call."""
-        return self._link.socket
+        return None if self._link.socket is None else Path(self._link.socket)
 
     # --- calls ------------------------------------------------------------------------------------------------------
 
@@ -130,32 +131,8 @@ class Client:
             patient: a daemon that is stopping may be on its way to come back; wait for it as for a lost connection.
         """
         row = METHODS[method]
-        while True:
-            try:
-                connection = self._link.open()
-                request = connection.send(method, make_params())
-                reply = connection.receive()
-                while reply.id != request:
-                    reply = connection.receive()
-            except ConnectionLost:
-                if not row.repeatable:
-                    self._link.close()
-                    raise OutcomeUnknown(
-                        f"the connection was lost before the answer to {method}: it may have been carried out, or not",
-                        "look with `queuectl status` before you ask for it again",
-                    ) from None
-                self._link.lost()
-            except BaseException:
-                # Half a request, or an answer that nobody waits for any more, must not meet the next call.
-                self._link.close()
-                raise
-            else:
-                self._link.answered()
-                if patient and reply.error is not None and reply.error.data.kind == "shutting_down":
-                    self._link.lost()
-                    time.sleep(RETRY_SECONDS)
-                    continue
-                return result_of(reply, row.result or NoParams)
+        reply = self._link.ask(method, make_params, repeatable=row.repeatable, patient=patient)
+        return result_of(reply, row.result or NoParams)
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ _KEYS = ("state_dir", "socket", "workers", "log_level", "log_format", "socket_gr
 
 def _read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
     """Make the config file's values the defaults of the options."""
-    path = value or paths.config_file(os.environ)
+    path = value or Path(paths.config_file(os.environ))
     try:
         with path.open("rb") as file:
             content: dict[str, Any] = tomllib.load(file)
@@ -128,7 +128,7 @@ def command(
         sys.exit(0)
     options = daemon.Options(
         # Absolute: workers start elsewhere.
-        state_dir=(state_dir or paths.state_dir(os.environ)).absolute(),
+        state_dir=(state_dir or Path(paths.state_dir(os.environ))).absolute(),
         socket=socket.absolute() if socket is not None else None,
         workers=workers,
         socket_group=socket_group,

@@ -93,7 +93,7 @@ def run(options: Options) -> int:
     inherited = handover.take_over(os.environ)
     # A descriptor that systemd passed is marked as closed on exec before anything can be spawned.
     passed = [] if inherited else sdnotify.listen_fds(os.environ)
-    home = options.socket or paths.daemon_socket(os.environ).absolute()
+    home = options.socket or Path(paths.daemon_socket(os.environ)).absolute()
     if options.socket is not None:
         for descriptor in passed:  # asked for another place; a flag wins
             os.close(descriptor)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
 
-
-class ErrorKind(NamedTuple):
+class ErrorKind:
     """One kind of refusal.
 
     Attributes:
@@ -14,9 +12,12 @@ class ErrorKind(NamedTuple):
         meaning: one sentence for the reference.
     """
 
-    word: str
-    code: int
-    meaning: str
+    __slots__ = ("code", "meaning", "word")
+
+    def __init__(self, word: str, code: int, meaning: str) -> None:
+        self.word = word
+        self.code = code
+        self.meaning = meaning
 
 
 KINDS: dict[str, ErrorKind] = {

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from queuectl_protocol import states
+
 MAX_ARGUMENT_BYTES = 128 * 1024 - 1
 """Linux takes no longer string in an argument vector or environment (MAX_ARG_STRLEN, with its NUL)."""
 
@@ -41,10 +43,10 @@ class JobState(enum.StrEnum):
     CANCELLED = "cancelled"  # ended by a person
 
 
-WAITING = (JobState.PENDING, JobState.FAILED)
+WAITING = tuple(map(JobState, states.WAITING))
 """States that a worker may take a job from, once its `run_at` has come."""
 
-ENDED = (JobState.COMPLETED, JobState.DEAD, JobState.CANCELLED)
+ENDED = tuple(map(JobState, states.ENDED))
 """States in which nothing more happens by itself."""
 
 

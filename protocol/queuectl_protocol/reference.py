@@ -23,7 +23,8 @@ from msgspec import inspect as introspect
 
 from queuectl_protocol import jobs, messages
 from queuectl_protocol.errors import KINDS
-from queuectl_protocol.framing import MAX_ID, MAX_LINE, PATTERNS
+from queuectl_protocol.framing import MAX_ID, PATTERNS
+from queuectl_protocol.lines import MAX_LINE
 from queuectl_protocol.messages import MAX_INTEGER, METHODS, NOTIFICATIONS, Method
 from queuectl_protocol.version import PROTOCOL
 

@@ -206,15 +206,15 @@ def _client(session: Session, state_dir: Path | None, patience: float = 0) -> Cl
     """For the daemon of the state directory if one was named, else for the one that answers."""
     if state_dir is None:
         return session.client(patience=patience)
-    address = state_files.address_of(state_dir)
+    address = state_files.address_of(str(state_dir))
     if address is None:
         raise NoDaemon(f"no daemon runs on the state directory {state_dir}")
-    return Session(address).client(patience=patience)
+    return Session(Path(address)).client(patience=patience)
 
 
 def _unreachable(session: Session, state_dir: Path | None) -> tuple[int, int] | None:
     """PID and descriptor of a daemon that runs and does not answer; None if none runs, or only a socket was named."""
-    named = state_dir or state_files.named_state_dir(os.environ)
+    named = str(state_dir) if state_dir else state_files.named_state_dir(os.environ)
     if named is None and (session.socket is not None or os.environ.get("QUEUECTL_SOCKET")):
         return None
     return state_files.running_daemon(named or paths.state_dir(os.environ))

@@ -12,8 +12,8 @@ import msgspec
 from queuectl_client.errors import BadRequest
 from queuectl_client.jobs import specs
 from queuectl_client.jobs.batches import BATCH_BYTES, BATCH_JOBS
-from queuectl_protocol.framing import Lines
 from queuectl_protocol.jobs import JobSpec
+from queuectl_protocol.lines import Lines
 
 CHUNK = 256 * 1024
 ID_BYTES = 24

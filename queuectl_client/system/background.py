@@ -47,8 +47,8 @@ def start(socket: Path | None, state_dir: Path | None, options: Sequence[str]) -
     Raises:
         ClientError: it did not come up; the message is the last of its log.
     """
-    listening = _absolute(socket or paths.daemon_socket(os.environ))
-    state = _absolute(state_dir or paths.state_dir(os.environ))
+    listening = _absolute(socket or Path(paths.daemon_socket(os.environ)))
+    state = _absolute(state_dir or Path(paths.state_dir(os.environ)))
     while True:
         running = _running(listening, state, state_dir)
         if running is None:
@@ -98,7 +98,7 @@ def _start(listening: Path, state: Path, state_dir: Path | None, options: Sequen
 def _wait_until_gone(stopping: ServerInfo) -> None:
     """Return when the daemon's process has ended, or a moment later where that can't be seen."""
     remark(f"the daemon (PID {stopping.pid}) is stopping; another one is started when it is gone", STOP_HINT)
-    found = running_daemon(Path(stopping.state_dir))
+    found = running_daemon(stopping.state_dir)
     if found is None:  # gone already; or it runs as another user, or where its PID means nothing here
         time.sleep(LOOK_SECONDS)
         return
@@ -114,8 +114,8 @@ def _running(listening: Path, state: Path, state_dir: Path | None) -> ServerInfo
     found = _ask(listening)
     if found is not None and (state_dir is None or Path(found.state_dir).resolve() == state.resolve()):
         return found
-    elsewhere = address_of(state)
-    running = _ask(elsewhere) if elsewhere is not None else None
+    elsewhere = address_of(str(state))
+    running = _ask(Path(elsewhere)) if elsewhere is not None else None
     if running is not None and Path(running.state_dir).resolve() == state.resolve():
         return running
     if found is not None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from queuectl_client.errors import BadRequest
 from queuectl_client.jobs.specs import with_id
-from queuectl_client.wire.connection import Connection, ConnectionLost
-from queuectl_client.wire.link import Link, result_of
+from queuectl_client.wire.connection import ConnectionLost
+from queuectl_client.wire.link import Link
+from queuectl_client.wire.typed import result_of
 from queuectl_protocol.errors import ProtocolError
-from queuectl_protocol.framing import Reply
 from queuectl_protocol.jobs import JobSpec
 from queuectl_protocol.messages import EnqueueParams, EnqueueResult
+
+if TYPE_CHECKING:
+    from queuectl_client.wire.connection import Connection, Reply
 
 WINDOW = 4
 """Batches on their way at once: the daemon's next commit collects while one goes to the disk."""

@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
+# What the socket module adds is not needed here, and importing it takes half as long as the interpreter's own start.
+import _socket as socket
 import os
 import select
-import socket
 import struct
-from collections import deque
-from pathlib import Path
-
-import msgspec
 
 from queuectl_client.errors import BadRequest, NoDaemon
 from queuectl_protocol.errors import ProtocolError
-from queuectl_protocol.framing import MAX_LINE, Lines, Reply, decode_reply, encode_request
+from queuectl_protocol.lines import MAX_LINE, Lines
 from queuectl_protocol.paths import MAX_SOCKET_PATH
+
+TYPE_CHECKING = False  # as in queuectl_protocol.trust
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    Hello = tuple[int, str, int, str, int]
+    """What is read of `server.info` before it is known that both sides speak the same version: protocol, version, PID,
+    start and generation of the daemon.
+    """
+
+    class Refusal(Protocol):
+        """The `error` of a reply."""
+
+        @property
+        def message(self) -> str: ...
+
+        @property
+        def data(self) -> Any:
+            """With `kind` and `hint`."""
+
+    class Reply(Protocol):
+        """A reply, as far as it is looked at here."""
+
+        @property
+        def id(self) -> object: ...
+
+        @property
+        def result(self) -> Any: ...
+
+        @property
+        def error(self) -> Refusal | None: ...
+
+    class Codec(Protocol):
+        """How requests and replies become lines and values: `typed` or `plain`."""
+
+        def encode_request(self, method: str, params: Any, request_id: int) -> bytes: ...
+
+        def decode_reply(self, line: bytes) -> Reply: ...
+
+        def read_hello(self, reply: Reply) -> Hello: ...
+
 
 MAX_REPLY = 256 * 1024 * 1024
 """Bytes. Replies are bounded by the daemon; this only keeps another program's endless line from filling the memory."""
@@ -34,10 +72,11 @@ class ConnectionLost(Exception):  # noqa: N818 - named after what happened
 class Connection:
     """A blocking connection to a daemon. Not safe for use by several threads."""
 
-    def __init__(self, path: Path, *, timeout: float | None = None) -> None:
+    def __init__(self, path: str, codec: Codec, *, timeout: float | None = None) -> None:
         """Connect.
 
         Args:
+            codec: makes lines of requests, and replies of lines.
             path: of the socket; it may be longer than a socket address can be.
             timeout: seconds that connecting, and each wait for a reply, may take; None is no limit.
 
@@ -46,8 +85,9 @@ class Connection:
             BadRequest: it can't be the path of a socket.
         """
         self._socket = _connect(path, _possible(timeout))
+        self._codec = codec
         self._lines = Lines(MAX_REPLY)
-        self._replies: deque[Reply] = deque()
+        self._replies: list[Reply] = []
         self._last_id = 0
         self.timeout = timeout
 
@@ -81,7 +121,7 @@ class Connection:
         except OSError:
             return False
 
-    def send(self, method: str, params: msgspec.Struct) -> int:
+    def send(self, method: str, params: Any) -> int:
         """Send one request; any number may be sent before their replies are read.
 
         Returns:
@@ -93,7 +133,7 @@ class Connection:
         """
         self._last_id += 1
         try:
-            line = encode_request(method, params, self._last_id)
+            line = self._codec.encode_request(method, params, self._last_id)
         except UnicodeEncodeError:
             raise BadRequest("there is text in it that is not Unicode, and so can't be sent") from None
         if len(line) - 1 > MAX_LINE:
@@ -131,8 +171,8 @@ class Connection:
             for line in self._lines.feed(data):
                 if line is None:
                     raise ProtocolError("too_large", f"the daemon sent a line of over {MAX_REPLY:,} bytes")
-                self._replies.append(decode_reply(line))
-        reply = self._replies.popleft()
+                self._replies.append(self._codec.decode_reply(line))
+        reply = self._replies.pop(0)
         if reply.id is None and reply.error is not None:
             raise ProtocolError(reply.error.data.kind, reply.error.message, reply.error.data.hint)
         return reply
@@ -154,10 +194,10 @@ def _possible(timeout: float | None) -> float | None:
     return None if timeout is None else min(timeout, LONGEST_WAIT)
 
 
-def _connect(path: Path, timeout: float | None) -> socket.socket:
+def _connect(path: str, timeout: float | None) -> socket.socket:
     raw = os.fsencode(path)
     if not raw or b"\0" in raw:
-        raise BadRequest(f"{str(path)!r} can't be the path of a socket")
+        raise BadRequest(f"{path!r} can't be the path of a socket")
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if timeout is not None:
@@ -174,14 +214,15 @@ def _connect(path: Path, timeout: float | None) -> socket.socket:
     return connected
 
 
-def _connect_far(connecting: socket.socket, path: Path) -> None:
+def _connect_far(connecting: socket.socket, path: str) -> None:
     """Connect to a path that is too long for a socket address, through a descriptor of its directory."""
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    parent, name = os.path.split(path)
+    directory = os.open(parent or ".", os.O_PATH | os.O_DIRECTORY)
     try:
-        near = f"/proc/self/fd/{directory}/".encode() + os.fsencode(path.name)
+        near = f"/proc/self/fd/{directory}/".encode() + os.fsencode(name)
         if len(near) > MAX_SOCKET_PATH:
             raise BadRequest(
-                f"the socket's name {path.name[:40]!r}... is too long: {len(os.fsencode(path.name))} bytes",
+                f"the socket's name {name[:40]!r}... is too long: {len(os.fsencode(name))} bytes",
                 "choose a shorter name; the directory may be as deep as it likes",
             )
         connecting.connect(near)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import shlex
 import stat
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TypeVar
 
-from msgspec import Struct
-
-from queuectl_client.errors import NoDaemon, WrongProtocol
+from queuectl_client.errors import NoDaemon, OutcomeUnknown, WrongProtocol
 from queuectl_client.wire import state_files
 from queuectl_client.wire.connection import Connection, ConnectionLost
 from queuectl_protocol import paths, trust
 from queuectl_protocol.errors import ProtocolError
-from queuectl_protocol.framing import Reply, decode_as
-from queuectl_protocol.messages import NoParams
 from queuectl_protocol.version import PROTOCOL, __version__
 
-S = TypeVar("S", bound=Struct)
+TYPE_CHECKING = False  # as in queuectl_protocol.trust
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from queuectl_client.wire.connection import Codec, Hello, Reply
 
 START_HINT = "start one with `queuectl daemon start`, or with `systemctl --user start queuectld` where it is a service"
 HELLO_SECONDS = 10.0
@@ -32,35 +28,66 @@ RETRY_SECONDS = 0.1
 """Between two attempts to connect again."""
 
 
-class _Hello(Struct, frozen=True):
-    """What is read of `server.info` before it is known that both sides speak the same version."""
-
-    protocol: int = 0
-    version: str = "unknown"
-    pid: int = 0
-    started_at: str = ""
-    generation: int = 0
-
-
 class Link:
     """The way to the daemon."""
 
-    def __init__(self, socket: str | Path | None, *, patience: float, timeout: float | None) -> None:
-        """Nothing is opened yet; see `Client` for the arguments."""
-        self._given = Path(socket) if socket is not None else None
+    def __init__(self, socket: str | None, codec: Codec, *, patience: float, timeout: float | None) -> None:
+        """Nothing is opened yet; see `Client` for the arguments, and `Codec` for that one."""
+        self._given = None if socket is None else paths.spelled(socket)
+        self._codec = codec
         self._patience = patience
         self._timeout = timeout
         self._connection: Connection | None = None
         self._connected_at = 0.0
-        self._daemon: _Hello | None = None  # who answered last
+        self._daemon: Hello | None = None  # who answered last
         self._give_up: float | None = None  # monotonic; None: nothing was lost since the last answer
-        self.socket: Path | None = None
+        self.socket: str | None = None
         """What was connected to last."""
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def ask(self, method: str, make_params: Callable[[], Any], *, repeatable: bool, patient: bool = False) -> Reply:
+        """Send a request and wait for its reply, on another connection where one is lost.
+
+        Args:
+            method: a key of `queuectl_protocol.messages.METHODS`.
+            make_params: called whenever the request is sent, since a timeout in the parameters shrinks.
+            repeatable: as METHODS says: the request may be sent again.
+            patient: a daemon that is stopping may be on its way to come back; wait for it as for a lost connection.
+
+        Raises:
+            OutcomeUnknown: the connection was lost, and the request must not be sent again.
+            NoDaemon, WrongProtocol, ProtocolError, BadRequest: as `Client` says.
+        """
+        while True:
+            try:
+                connection = self.open()
+                request = connection.send(method, make_params())
+                reply = connection.receive()
+                while reply.id != request:
+                    reply = connection.receive()
+            except ConnectionLost:
+                if not repeatable:
+                    self.close()
+                    raise OutcomeUnknown(
+                        f"the connection was lost before the answer to {method}: it may have been carried out, or not",
+                        "look with `queuectl status` before you ask for it again",
+                    ) from None
+                self.lost()
+            except BaseException:
+                # Half a request, or an answer that nobody waits for any more, must not meet the next call.
+                self.close()
+                raise
+            else:
+                self.answered()
+                if patient and reply.error is not None and reply.error.data.kind == "shutting_down":
+                    self.lost()
+                    time.sleep(RETRY_SECONDS)
+                    continue
+                return reply
 
     def open(self) -> Connection:
         """The connection. Where there is none, a new one; after one was lost, it is tried for `patience` seconds.
@@ -121,10 +148,10 @@ class Link:
     def _connect(self) -> Connection:
         """Connect to the first candidate that somebody listens on, and see that both sides speak the same version."""
         guessed = self._given is None and not os.environ.get("QUEUECTL_SOCKET")
-        tried: list[tuple[Path, OSError]] = []
+        tried: list[tuple[str, OSError]] = []
         for path in self._candidates():
             try:
-                connection = Connection(path, timeout=self._timeout or HELLO_SECONDS)
+                connection = Connection(path, self._codec, timeout=self._timeout or HELLO_SECONDS)
             except OSError as error:
                 tried.append((path, error))
                 continue
@@ -132,7 +159,7 @@ class Link:
                 if guessed and path != paths.SYSTEM_SOCKET:
                     _check_owner(path, connection)
                 _check_way(path, connection)
-                hello = _check_protocol(connection)
+                hello = _check_protocol(connection, self._codec)
             except BaseException:
                 connection.close()
                 raise
@@ -145,7 +172,7 @@ class Link:
             return connection
         raise _nobody(tried)
 
-    def _candidates(self) -> Iterator[Path]:
+    def _candidates(self) -> Iterator[str]:
         if self._given is not None:
             yield self._given
             return
@@ -158,7 +185,7 @@ class Link:
             yield from others
 
 
-def _check_owner(path: Path, connection: Connection) -> None:
+def _check_owner(path: str, connection: Connection) -> None:
     """A path that was guessed may lie where others could have made it (in /tmp), and jobs carry environments."""
     uid = connection.peer_uid()
     if uid not in {0, os.getuid()}:
@@ -168,17 +195,18 @@ def _check_owner(path: Path, connection: Connection) -> None:
         )
 
 
-def _check_way(path: Path, connection: Connection) -> None:
+def _check_way(path: str, connection: Connection) -> None:
     """Nobody but the daemon's user, this user and root may have put the socket there: nothing is sent before that.
 
     The socket of another user's daemon is for its group, never for everybody.
     """
     uid = connection.peer_uid()
     try:
-        users = trust.trusted(uid, os.getuid(), uid_map=Path("/proc/self/uid_map").read_text())
-        directory = path.absolute().parent
-        found = trust.replaceable(directory, users, os.getegid(), os.lstat, Path.readlink)
-        if found is None and uid not in {0, os.getuid()} and path.stat().st_mode & stat.S_IWOTH:
+        with open("/proc/self/uid_map", encoding="ascii") as uid_map:
+            users = trust.trusted(uid, os.getuid(), uid_map=uid_map.read())
+        directory = os.path.dirname(path if path.startswith("/") else os.path.join(os.getcwd(), path))
+        found = trust.replaceable(directory, users, os.getegid(), os.lstat, os.readlink)
+        if found is None and uid not in {0, os.getuid()} and os.stat(path).st_mode & stat.S_IWOTH:
             found = path
     except OSError as error:
         raise NoDaemon(f"the way to {path} can't be looked at: {error.strerror}", START_HINT) from None
@@ -189,16 +217,17 @@ def _check_way(path: Path, connection: Connection) -> None:
         )
 
 
-def _check_protocol(connection: Connection) -> _Hello:
+def _check_protocol(connection: Connection, codec: Codec) -> Hello:
     """See that the daemon speaks this version of the protocol; which daemon it is."""
-    request = connection.send("server.info", NoParams())
+    request = connection.send("server.info", {})
     reply = connection.receive()
     if reply.id != request:
         raise ProtocolError("parse_error", "the other side does not speak this protocol: an answer nobody asked for")
-    hello = result_of(reply, _Hello)
-    if hello.protocol != PROTOCOL:
-        theirs, ours = f"protocol {hello.protocol} (version {hello.version})", f"{PROTOCOL} (version {__version__})"
-        older = hello.protocol < PROTOCOL
+    hello = codec.read_hello(reply)
+    protocol, version, *_ = hello
+    if protocol != PROTOCOL:
+        theirs, ours = f"protocol {protocol} (version {version})", f"{PROTOCOL} (version {__version__})"
+        older = protocol < PROTOCOL
         raise WrongProtocol(
             f"the daemon speaks {theirs}, this client speaks {ours}",
             "let the daemon change to the installed version with `systemctl reload`, or restart it"
@@ -208,53 +237,42 @@ def _check_protocol(connection: Connection) -> _Hello:
     return hello
 
 
-def result_of(reply: Reply, kind: type[S]) -> S:
-    """What the daemon answered.
-
-    Raises:
-        ProtocolError: it said no, or answers in another shape.
-    """
-    if reply.error is not None:
-        raise ProtocolError(reply.error.data.kind, reply.error.message, reply.error.data.hint)
-    try:
-        return decode_as(kind, reply.result)
-    except ProtocolError as error:
-        # Not what was typed is wrong, as `invalid_params` would say, but what came back.
-        raise ProtocolError("internal_error", f"the daemon's answer can't be read: {error.message}") from None
-
-
-def _who_may(path: Path) -> str:
+def _who_may(path: str) -> str:
     """What to do where the socket, or its directory, is not open to this user."""
     import grp  # noqa: PLC0415 - only for the error
 
     name = "GROUP"
-    for place in (path, path.parent):
-        with contextlib.suppress(OSError, KeyError):
-            name = grp.getgrgid(place.stat().st_gid).gr_name
-            break
+    for place in (path, os.path.dirname(path) or "."):
+        try:
+            name = grp.getgrgid(os.stat(place).st_gid).gr_name
+        except (OSError, KeyError):
+            continue
+        break
     return (
         f"only the daemon's own user, root and the socket's group may: `sudo usermod -aG {name} $USER` makes you a "
         f"member, from your next login on (`sg {name}` starts a shell that has a new group already)"
     )
 
 
-def _nobody(tried: list[tuple[Path, OSError]]) -> NoDaemon:
+def _nobody(tried: list[tuple[str, OSError]]) -> NoDaemon:
     """What to say when nobody answers at any candidate."""
     for path, error in tried:
         if error.errno in {errno.EACCES, errno.EPERM}:
             return NoDaemon(f"no permission to connect to {path}", _who_may(path))
         if error.errno == errno.EAGAIN:
             return NoDaemon(f"the daemon at {path} accepts no connections", "it may be stopped or overloaded")
-    where = " or ".join(str(path) for path, _ in tried)
+    where = " or ".join(path for path, _ in tried)
     for path, error in tried:
         if error.errno not in {errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR}:
             return NoDaemon(f"can't connect to {path}: {error.strerror}", START_HINT)
     state_dir = paths.state_dir(os.environ)
     written = state_files.address_of(state_dir)
     if written is not None and written not in [path for path, _ in tried] and state_files.somebody_listens(written):
+        import shlex  # noqa: PLC0415 - only for the error
+
         return NoDaemon(
             f"no daemon answers at {where}",
-            f"the daemon of {state_dir} listens on {written}: `queuectl --socket {shlex.quote(str(written))} ...`",
+            f"the daemon of {state_dir} listens on {written}: `queuectl --socket {shlex.quote(written)} ...`",
         )
     if written in [path for path, _ in tried] and (running := state_files.running_daemon(state_dir)) is not None:
         pid, process = running

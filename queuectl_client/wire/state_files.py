@@ -4,43 +4,47 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import stat
-from collections.abc import Mapping
-from pathlib import Path
 
 from queuectl_protocol import paths
+
+TYPE_CHECKING = False  # as in queuectl_protocol.trust
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LOCK_FILE = "daemon.lock"
 """Held open by the daemon for all its life; its PID is in it."""
 
 
-def address_of(state_dir: Path) -> Path | None:
+def address_of(state_dir: str) -> str | None:
     """Where the daemon of `state_dir` listens, as it wrote it there; None if it wrote nothing that can be read."""
-    return paths.parse_address(_content(state_dir / paths.ADDRESS_FILE))
+    return paths.parse_address(_content(f"{state_dir}/{paths.ADDRESS_FILE}"))
 
 
-def named_state_dir(environ: Mapping[str, str]) -> Path | None:
+def named_state_dir(environ: Mapping[str, str]) -> str | None:
     """The state directory that the environment names; None if it names none."""
     return paths.state_dir(environ) if environ.get("QUEUECTL_STATE_DIR") else None
 
 
-def somebody_listens(address: Path) -> bool:
+def somebody_listens(address: str) -> bool:
+    import socket  # noqa: PLC0415 - only where no daemon answers
+
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(str(address))
+            probe.connect(address)
         except OSError as error:
             return error.errno == errno.EAGAIN  # more wait there already than it takes in
     return True
 
 
-def running_daemon(state_dir: Path) -> tuple[int, int] | None:
+def running_daemon(state_dir: str) -> tuple[int, int] | None:
     """PID and a descriptor of the process that runs as the daemon of `state_dir`; None if none does.
 
     It need not answer. The caller closes the descriptor.
     """
-    text = _content(state_dir / LOCK_FILE).strip()
+    lock = f"{state_dir}/{LOCK_FILE}"
+    text = _content(lock).strip()
     if not text.isdigit() or int(text) <= 1:
         return None
     pid = int(text)
@@ -49,7 +53,7 @@ def running_daemon(state_dir: Path) -> tuple[int, int] | None:
     except (OSError, OverflowError):
         return None
     # Looked at after the descriptor was taken, so it is this process whose files are seen.
-    if _has_open(pid, state_dir / LOCK_FILE):
+    if _has_open(pid, lock):
         return pid, process
     os.close(process)
     return None
@@ -64,10 +68,10 @@ def wait_for_end(process: int) -> None:
     watch.poll()
 
 
-def _has_open(pid: int, path: Path) -> bool:
+def _has_open(pid: int, path: str) -> bool:
     try:
-        wanted = path.stat()
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        wanted = os.stat(path)
+        for descriptor in os.scandir(f"/proc/{pid}/fd"):
             try:
                 found = descriptor.stat()
             except OSError:
@@ -79,7 +83,7 @@ def _has_open(pid: int, path: Path) -> bool:
     return False
 
 
-def _content(path: Path) -> bytes:
+def _content(path: str) -> bytes:
     """The beginning of a file; nothing where something else is in its place, since a job can write there too."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

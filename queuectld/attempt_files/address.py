@@ -45,7 +45,8 @@ def read(state_dir: Path) -> Path | None:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
-        return parse_address(os.read(descriptor, 8192))
+        address = parse_address(os.read(descriptor, 8192))
+        return None if address is None else Path(address)
     except OSError:
         return None
     finally:

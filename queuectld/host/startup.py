@@ -272,10 +272,10 @@ def let_in(path: Path, group: int | None) -> None:
 def _check_way(directory: Path) -> None:
     """Whoever could replace a part of the way could put a socket of his own there, and be told what people enqueue."""
     users = trust.trusted(os.geteuid(), uid_map=Path("/proc/self/uid_map").read_text())
-    found = trust.replaceable(directory.absolute(), users, os.getegid(), os.lstat, Path.readlink)
+    found = trust.replaceable(str(directory.absolute()), users, os.getegid(), os.lstat, os.readlink)
     if found is None:
         return
-    status = found.lstat()
+    status = os.lstat(found)
     why = "belongs to another user" if status.st_uid not in users else "can be written to by other users"
     raise StartError(f"can't listen in {directory}: {found} {why}", "give --socket a path that nobody else can change")
 

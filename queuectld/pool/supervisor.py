@@ -31,8 +31,8 @@ from msgspec import Struct, structs
 import queuectl_protocol
 import queuectld
 from queuectl_protocol.errors import ProtocolError, cut
-from queuectl_protocol.framing import MAX_LINE
 from queuectl_protocol.jobs import WAITING, Outcome, Worker, WorkerState
+from queuectl_protocol.lines import MAX_LINE
 from queuectl_protocol.messages import (
     AttachParams,
     AttachResult,

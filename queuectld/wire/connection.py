@@ -17,6 +17,7 @@ from msgspec import UNSET, Struct
 
 from queuectl_protocol import framing
 from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.lines import MAX_LINE, Lines
 from queuectl_protocol.messages import METHODS
 from queuectld.host.handover import Passed
 from queuectld.wire.access import Credentials, credentials
@@ -92,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._waiting = waiting
         self._too_long = too_long
-        self._lines = framing.Lines()
+        self._lines = Lines()
         self._backlog: deque[bytes | None] = deque()
         self._backlog_size = 0
         self._asked_size = 0
@@ -177,7 +178,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._drop_backlog()
         # What refers to this connection may do so for a while, so that it must not keep what was read.
-        self._lines = framing.Lines()
+        self._lines = Lines()
         self._server.budget.forget(self)
         self._server.leave(self)
         for work in list(self._working):
@@ -227,7 +228,7 @@ class Connection(asyncio.Protocol):
     def _on_line(self, line: bytes | None) -> bool:
         """Begin with a request; False where there is no room for it now, and nothing was done."""
         if line is None:
-            self._refuse(None, ProtocolError("too_large", f"a line may have {framing.MAX_LINE} bytes"))
+            self._refuse(None, ProtocolError("too_large", f"a line may have {MAX_LINE} bytes"))
             return True
         if not line.strip():
             return True  # a blank line is nobody's request; people who type at a socket press Enter
@@ -329,7 +330,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         log.warning("dropped a connection that holds too much", extra={"pid": self.pid, "bytes": self.held})
-        self._lines = framing.Lines()
+        self._lines = Lines()
         self._drop_backlog()
         if self._transport.get_write_buffer_size():
             self._transport.abort()  # it does not read, so it could not be told

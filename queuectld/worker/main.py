@@ -21,6 +21,7 @@ from typing import NoReturn
 from queuectl_protocol import framing
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.jobs import Outcome
+from queuectl_protocol.lines import Lines
 from queuectl_protocol.messages import (
     AttachParams,
     AttachResult,
@@ -87,7 +88,7 @@ class Worker:
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
         self._connection: socket.socket | None = None
-        self._lines = framing.Lines(framing.MAX_TOLD)
+        self._lines = Lines(framing.MAX_TOLD)
         self._unsent = bytearray()
         """What the connection could not take yet: an attach and an outcome at most, and the rest of a heartbeat."""
         self._calls: dict[int, str] = {}
@@ -288,7 +289,7 @@ class Worker:
         self._poll.register(self._connection, select.POLLIN)
         self._unsent.clear()
         self._next_look = time.monotonic() + ADDRESS_PAUSE
-        self._lines = framing.Lines(framing.MAX_TOLD)
+        self._lines = Lines(framing.MAX_TOLD)
         self._calls.clear()
         running = None
         if self._attempt is not None:

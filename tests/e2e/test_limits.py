@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from queuectl_protocol.framing import MAX_LINE
+from queuectl_protocol.lines import MAX_LINE
 from tests.harness import Daemon, Wire, request_line, wait_for
 
 MIB = 1024 * 1024

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from queuectl_protocol.framing import MAX_LINE, Lines
+from queuectl_protocol.lines import MAX_LINE, Lines
 
 LIMIT = 8
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from queuectl_protocol.framing import MAX_LINE
+from queuectl_protocol.lines import MAX_LINE
 from tests.protocol.transcript import FOLDER, check_replies, cut, load
 
 TRANSCRIPTS = sorted(FOLDER.glob("*.jsonl"))

@@ -10,7 +10,8 @@ import pytest
 from msgspec import UNSET
 
 from queuectl_protocol.errors import ProtocolError
-from queuectl_protocol.framing import Lines, Request, decode_as, decode_request, encode_error
+from queuectl_protocol.framing import Request, decode_as, decode_request, encode_error
+from queuectl_protocol.lines import Lines
 from queuectl_protocol.messages import METHODS
 from tests.protocol.transcript import FOLDER, Step, check_replies, cut, differences, load
 

@@ -29,14 +29,13 @@ class Entry(NamedTuple):
 def look(directory: str, **entries: Entry) -> str | None:
     """A directory on a machine with these entries, by their last names; the others are root's."""
 
-    def lstat(path: Path) -> Entry:
-        return entries.get(path.name, Entry())
+    def lstat(path: str) -> Entry:
+        return entries.get(Path(path).name, Entry())
 
-    def readlink(path: Path) -> Path:
-        return Path(entries[path.name].target)
+    def readlink(path: str) -> str:
+        return entries[Path(path).name].target
 
-    found = replaceable(Path(directory), {0, OWN}, GROUP, lstat, readlink)
-    return None if found is None else str(found)
+    return replaceable(directory, {0, OWN}, GROUP, lstat, readlink)
 
 
 OPEN = Entry(0, 0o777)

@@ -268,7 +268,7 @@ def test_without_permission_the_group_is_named_and_the_next_login(directory: Pat
     for present in (False, True):
         if present:
             path.touch()
-        error = _nobody([(path, denied)])
+        error = _nobody([(str(path), denied)])
         assert error.message == f"no permission to connect to {path}"
         assert f"usermod -aG {group} $USER" in error.hint
         assert "from your next login on" in error.hint

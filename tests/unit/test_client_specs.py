@@ -14,8 +14,9 @@ from queuectl_client.errors import BadRequest
 from queuectl_client.jobs import specs
 from queuectl_client.jobs.batches import BATCH_BYTES, BATCH_JOBS, batches
 from queuectl_client.jobs.file import JobFile
-from queuectl_protocol.framing import MAX_LINE, encode_request
+from queuectl_protocol.framing import encode_request
 from queuectl_protocol.jobs import JobSpec
+from queuectl_protocol.lines import MAX_LINE
 from queuectl_protocol.messages import EnqueueParams
 
 

@@ -14,8 +14,8 @@ import pytest
 from msgspec import Struct
 
 from queuectl_protocol.errors import ProtocolError
-from queuectl_protocol.framing import MAX_LINE
 from queuectl_protocol.jobs import JobState, Outcome
+from queuectl_protocol.lines import MAX_LINE
 from queuectl_protocol.messages import AttachParams, AttachResult, AttemptResult
 from queuectld.core.settings import Settings
 from queuectld.host.clock import Clock
