@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from queuectl_protocol import paths
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.version import __version__
 from queuectld import failpoints
@@ -26,11 +25,11 @@ from queuectld.core.settings import with_overrides
 from queuectld.handlers import HANDLERS
 from queuectld.handlers.context import About, Context
 from queuectld.handlers.log_watches import LogWatches
-from queuectld.host import handover, sdnotify, startup, successor
+from queuectld.host import claims, handover, limits, sdnotify, socket_file, successor
 from queuectld.host.clock import Clock
 from queuectld.host.diskspace import DiskSpace
-from queuectld.host.listening import Listening, own_name
-from queuectld.host.startup import StartError
+from queuectld.host.errors import StartError
+from queuectld.host.listening import Listening
 from queuectld.host.statusline import StatusLine
 from queuectld.host.threads import Threads
 from queuectld.pool import orphans
@@ -93,66 +92,26 @@ def run(options: Options) -> int:
     inherited = handover.take_over(os.environ)
     # A descriptor that systemd passed is marked as closed on exec before anything can be spawned.
     passed = [] if inherited else sdnotify.listen_fds(os.environ)
-    home = options.socket or Path(paths.daemon_socket(os.environ)).absolute()
-    if options.socket is not None:
-        for descriptor in passed:  # asked for another place; a flag wins
-            os.close(descriptor)
-        passed = []
-    group = startup.group_id(options.socket_group)
-    if inherited is not None:
+    group = socket_file.group_id(options.socket_group)
+    if inherited is None:
+        held = claims.claim_directory(options.state_dir)
+        descriptors = limits.raise_descriptor_limit()
+    else:
         failpoints.hit("reexec.taken")
-        lock, descriptors, umask = inherited.lock, inherited.descriptors, inherited.umask
-        state_dir = startup.directory_of(lock, options.state_dir)
-        if state_dir != options.state_dir:
-            log.error("the state directory can't be changed by a reload, only by a restart: still %s", state_dir)
-            options = replace(options, state_dir=state_dir)
-        with contextlib.suppress(OSError):  # what is in the way is no reason to let running jobs down
-            startup.make_directories(state_dir)
-        directory = inherited.directory
-        if directory < 0:  # the daemon before this program did not hold it
-            with contextlib.suppress(StartError):  # who starts another daemon now holds it until he sees the other lock
-                directory = startup.lock_directory(state_dir)
-        if startup.file_identity(state_dir / startup.LOCK) is None:  # somebody has removed it
-            with contextlib.suppress(StartError):  # no room for it: it is the directory that counts
-                lock = startup.lock_file(state_dir)
-    else:
-        startup.prepare_state_dir(options.state_dir)
-        lock, directory = startup.lock_state_dir(options.state_dir)
-        descriptors = startup.raise_descriptor_limit()
-        failpoints.hit("start.locked")
-        startup.remove_trials(options.state_dir)
-        DiskSpace(options.state_dir).make_startable()
-    store = open_store(options.state_dir / "queue.db")
+        held = claims.take_over_directory(inherited, options.state_dir)
+        descriptors, umask = inherited.descriptors, inherited.umask
+    options = replace(options, state_dir=held.path)
+    store = open_store(held.path / "queue.db")
     failpoints.hit("start.opened")
-    identity, address = None, home
-    if inherited is not None:
-        listener, identity = socket.socket(fileno=inherited.listener), inherited.socket_identity
-        address = Path(inherited.address) if inherited.address else own_name(listener) or home
-        kept = Path(inherited.home) if inherited.home else address
-        if options.socket is not None and kept != options.socket:
-            log.error("the socket can't be changed by a reload, only by a restart: still %s", kept)
-        home = kept
-        if identity is not None and address == home and startup.file_identity(home) == identity:
-            with contextlib.suppress(OSError):  # the file has gone in this moment, and will be made again
-                startup.let_in(home, group)  # as it is asked for by now
-    elif passed:
-        listener = socket.socket(fileno=passed[0])
+    if inherited is None:
+        listening = claims.claim_socket(held.path, options.socket, passed, group, os.environ)
     else:
-        # After the lock, so that a socket file is only ever removed by the one daemon of its state directory.
-        listener = startup.listen(home, group)
-        identity = startup.file_identity(home)
-        failpoints.hit("start.bound")
-    if identity is None and group is None:
-        # The file is systemd's, and so is the decision whom it lets in: SocketGroup=, SocketMode=.
-        group = startup.group_of(listener)
+        listening = claims.take_over_socket(held.path, inherited, options.socket, group, os.environ)
     # After an exec, the children are those of the process before it: they say nothing of others.
     others_too = (inherited.others_too or os.getpid() == 1) if inherited else orphans.may_get_others()
     proc.become_subreaper()
-    if identity is None:
-        home = address = Path(os.fsdecode(listener.getsockname() or b""))
-    listening = Listening(options.state_dir, home, address, listener, identity, group)
     listening.publish()
-    daemon = _Daemon(options, listening, store, (lock, directory), descriptors, umask, group, inherited, others_too)
+    daemon = _Daemon(options, listening, store, held, descriptors, umask, inherited, others_too)
     with asyncio.Runner() as runner:
         ending = runner.run(daemon.serve())
         if ending is Ending.REEXECUTE:
@@ -167,10 +126,9 @@ class _Daemon:
         options: Options,
         listening: Listening,
         store: Store,
-        locks: tuple[int, int],
+        held: claims.Directory,
         descriptors: int,
         umask: int,
-        group: int | None,
         inherited: handover.Handover | None,
         others_too: bool,
     ) -> None:
@@ -178,10 +136,9 @@ class _Daemon:
         self._others_too = others_too
         self._listening = listening
         self._store = store
-        self._lock, self._directory = locks
+        self._held = held
         self._descriptors = descriptors
         self._umask = umask
-        self._group = group
         self._inherited = inherited
         mark = _running_mark(options.state_dir)
         self._unclean = mark.exists() if inherited is None else inherited.unclean
@@ -242,22 +199,22 @@ class _Daemon:
             generation=self._generation,
             state_dir=self._options.state_dir,
             containment="cgroup" if groups else "subreaper",
-            most_workers=startup.worker_limit(),
+            most_workers=limits.worker_limit(),
         )
         context = Context(
             about, committer, readers, supervisor, watchers, clock, disk, sweeper, log_files, log_watches,
             background_work, settings, self._listening,
         )  # fmt: skip
         check_handlers(HANDLERS)
-        access = Access(os.geteuid(), self._group)
+        access = Access(os.geteuid(), self._listening.group)
         server = Server(
             context,
             dict(HANDLERS),
             access,
-            startup.connection_limit(),
+            limits.connection_limit(),
             supervisor.detached,
             supervisor.is_worker,
-            startup.workers_at_once(),
+            limits.workers_at_once(),
             supervisor.turned_away,
         )
         self._handle_signals(loop, context)
@@ -272,7 +229,7 @@ class _Daemon:
                 "the limit of open files leaves room for fewer workers",
                 extra={"wanted": desired, "started": about.most_workers},
             )
-        await supervisor.recover(workers, running, min(desired, about.most_workers), startup.workers_at_once())
+        await supervisor.recover(workers, running, min(desired, about.most_workers), limits.workers_at_once())
         failpoints.hit("recovery.recovered")
         for passed in self._inherited.connections if self._inherited else []:
             await server.adopt(socket.socket(fileno=passed.descriptor), passed.waiting, too_long=passed.too_long)
@@ -423,7 +380,7 @@ class _Daemon:
     async def _reload(self, context: Context) -> None:
         """Re-execute, if what is installed now can take over; else go on as before."""
         self._trial = successor.Trial(_own_command(), _as_asked(self._options), os.environ)
-        fault = await context.background_work.run(self._trial.fault) or self._lost_directory()
+        fault = await context.background_work.run(self._trial.fault) or self._held.fault()
         if self._ending is None or self._ending.done():
             return  # asked to stop meanwhile: the check was given up, and found nothing
         if fault:
@@ -431,14 +388,6 @@ class _Daemon:
             context.reload_refusal, context.reloads_refused = fault, context.reloads_refused + 1
         else:
             self._ending.set_result(Ending.REEXECUTE)
-
-    def _lost_directory(self) -> str:
-        """Why the state directory could not be found after a re-execution; "" if it can be."""
-        try:
-            startup.directory_of(self._lock, self._options.state_dir)
-        except StartError as error:
-            return str(error)
-        return ""
 
     def _storage_failed(self, error: StorageError) -> None:
         log.critical("the storage failed, stopping; running jobs go on: %s", error)
@@ -455,7 +404,7 @@ class _Daemon:
         log.info("re-executing")
         handover.pass_on(
             handover.Handover(
-                lock=self._lock,
+                lock=self._held.lock,
                 listener=self._listening.listener.fileno(),
                 generation=self._generation + 1,
                 started_at=self._started_at,
@@ -467,7 +416,7 @@ class _Daemon:
                 address=str(self._listening.address),
                 connections=self._connections,
                 others_too=self._others_too,
-                directory=self._directory,
+                directory=self._held.descriptor,
             ),
             os.environ,
         )

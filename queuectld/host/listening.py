@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from queuectld.attempt_files import address as address_file
-from queuectld.host import startup
+from queuectld.host import names, socket_file
+from queuectld.host.errors import StartError
 from queuectld.host.looks import next_look
-from queuectld.host.startup import StartError
 
 log = logging.getLogger("queuectld.listening")
 
@@ -52,7 +52,7 @@ class Listening:
         self.identity = identity
         self._state_dir = state_dir
         self._spare = state_dir / SPARE
-        self._group = group
+        self.group = group
         self._trouble = ""
 
     def publish(self) -> None:
@@ -70,14 +70,14 @@ class Listening:
         if self.identity is None:
             return False
         at_home = self.address == self.home
-        intact = startup.file_identity(self.address) == self.identity
+        intact = names.file_identity(self.address) == self.identity
         if at_home and intact:
             return False
         if not self._state_dir.is_dir():
             self._complain("the state directory is gone")  # made anew below the socket, it would be in the way
             return False
         try:
-            listener = startup.listen(self.home, self._group)
+            listener = socket_file.listen(self.home, self.group)
         except StartError as error:
             self._complain(str(error))
             return not intact and self._listen_at_spare()
@@ -86,7 +86,7 @@ class Listening:
 
     def _listen_at_spare(self) -> bool:
         try:
-            listener = startup.listen(self._spare, None)
+            listener = socket_file.listen(self._spare, None)
         except StartError as error:
             self._complain(str(error))
             return False
@@ -94,9 +94,9 @@ class Listening:
         return True
 
     def _move(self, address: Path, listener: socket.socket) -> None:
-        startup.remove_socket(self.address, self.identity)
+        socket_file.remove_socket(self.address, self.identity)
         self.address, self.listener = address, listener
-        self.identity = startup.file_identity(address)
+        self.identity = names.file_identity(address) or names.NO_FILE
         self._trouble = ""
         log.warning("the socket's file was gone or replaced; listening again", extra={"socket": str(address)})
         self.publish()
@@ -119,7 +119,7 @@ class Listening:
         """The daemon ends: nobody is to look for it."""
         self.listener.close()
         address_file.remove(self._state_dir)
-        startup.remove_socket(self.address, self.identity)
+        socket_file.remove_socket(self.address, self.identity)
 
 
 def own_name(listener: socket.socket) -> Path | None:

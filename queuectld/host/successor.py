@@ -18,8 +18,8 @@ import queuectl_protocol
 import queuectld
 from queuectl_protocol.version import __version__
 from queuectld.attempt_files import address
-from queuectld.host import startup
-from queuectld.host.startup import StartError
+from queuectld.host import directory, socket_file
+from queuectld.host.errors import StartError
 
 VARIABLE = "QUEUECTLD_RUNNING"
 """Where the running daemon tells the check what it is."""
@@ -64,10 +64,10 @@ def check(running_now: Running, group: str | None, rehearse: Callable[[Path], No
                 importlib.import_module(module.name)
     if given := environ.get(VARIABLE):
         _compare(msgspec.json.decode(given, type=Running), running_now)
-    startup.group_id(group)
+    socket_file.group_id(group)
     state_dir = Path(running_now.state_dir)
     if state_dir.exists():
-        startup.check_state_dir(state_dir)
+        directory.check_state_dir(state_dir)
     rehearse(state_dir / "queue.db")
     notes = []
     written = address.read(state_dir)

@@ -1,4 +1,4 @@
-"""What a daemon needs before it can serve."""
+"""The file of the socket that a daemon listens on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from queuectld.host import startup
-from queuectld.host.startup import StartError
+from queuectld.host import socket_file
+from queuectld.host.errors import StartError
 
 
 def test_without_a_descriptor_there_is_a_refusal_to_listen(directory: Path) -> None:
@@ -21,6 +21,6 @@ def test_without_a_descriptor_there_is_a_refusal_to_listen(directory: Path) -> N
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
     try:
         with pytest.raises(StartError, match=os.strerror(errno.EMFILE)):
-            startup.listen(directory / "sock", None)
+            socket_file.listen(directory / "sock", None)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
