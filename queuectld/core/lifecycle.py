@@ -8,35 +8,51 @@ from dataclasses import dataclass
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.jobs import JobState, Outcome
 from queuectld.core import retry
-from queuectld.core.settings import Settings
+from queuectld.core.policy import Policy
 
 
 class Event(enum.StrEnum):
+    """What happens to a job."""
+
+    ENQUEUE = "asked for"
     LEASE = "a worker takes it"
     COMPLETE = "exit code 0"
     FAIL = "failed, attempts left"
     EXHAUST = "failed, attempts used up"
     INTERRUPT = "interrupted by a shutdown"
-    CANCEL = "cancel"
-    RETRY = "retry"
+    CANCEL = "a person cancels it"
+    ABORT = "its attempt has ended after a cancel"
+    RETRY = "a person retries it"
 
 
-TRANSITIONS: dict[tuple[JobState, Event], JobState] = {
+TRANSITIONS: dict[tuple[JobState | None, Event], JobState] = {
+    (None, Event.ENQUEUE): JobState.PENDING,
     (JobState.PENDING, Event.LEASE): JobState.PROCESSING,
     (JobState.PENDING, Event.CANCEL): JobState.CANCELLED,
     (JobState.PROCESSING, Event.COMPLETE): JobState.COMPLETED,
     (JobState.PROCESSING, Event.FAIL): JobState.FAILED,
     (JobState.PROCESSING, Event.EXHAUST): JobState.DEAD,
     (JobState.PROCESSING, Event.INTERRUPT): JobState.PENDING,
-    (JobState.PROCESSING, Event.CANCEL): JobState.CANCELLED,
+    (JobState.PROCESSING, Event.CANCEL): JobState.PROCESSING,
+    (JobState.PROCESSING, Event.ABORT): JobState.CANCELLED,
     (JobState.FAILED, Event.LEASE): JobState.PROCESSING,
     (JobState.FAILED, Event.CANCEL): JobState.CANCELLED,
     (JobState.DEAD, Event.RETRY): JobState.PENDING,
     (JobState.CANCELLED, Event.RETRY): JobState.PENDING,
 }
-"""What is not here can't happen."""
+"""What is not here can't happen. None: the job is not there yet.
 
-_REFUSALS = {
+A job that is cancelled while it runs goes on to be `processing` until its attempt has been ended. No other place names
+a state that a job takes: not the operations, nor a statement of a store.
+"""
+
+NEW = TRANSITIONS[None, Event.ENQUEUE]
+"""The state of a job that was enqueued just now."""
+
+LEASED = {before: after for (before, event), after in TRANSITIONS.items() if event is Event.LEASE and before}
+"""What a lease makes of a job, by its state before."""
+
+_REFUSALS: dict[tuple[JobState | None, Event], tuple[str, str]] = {
     (JobState.COMPLETED, Event.CANCEL): ("has already completed", ""),
     (JobState.CANCELLED, Event.CANCEL): ("is cancelled already", ""),
     (JobState.DEAD, Event.CANCEL): ("is dead: nothing is left to cancel", "`queuectl dlq purge` removes it"),
@@ -50,7 +66,7 @@ _REFUSALS = {
 }
 
 
-def move(job_id: str, state: JobState, event: Event) -> JobState:
+def move(job_id: str, state: JobState | None, event: Event) -> JobState:
     """The state after `event`.
 
     Raises:
@@ -70,7 +86,6 @@ class Running:
     id: str
     attempts: int
     """Started so far and counted, this one included."""
-    max_retries: int
     cancelling: bool
     run_at: float
 
@@ -86,7 +101,7 @@ class Settlement:
 
 
 def settle(
-    job: Running, outcome: Outcome, settings: Settings, now: float, chance: float, *, asked_for: bool = True
+    job: Running, outcome: Outcome, policy: Policy, now: float, chance: float, *, asked_for: bool = True
 ) -> Settlement:
     """Decide what becomes of a job whose attempt has ended.
 
@@ -97,7 +112,7 @@ def settle(
     Args:
         job: as it was while the attempt ran.
         outcome: how the attempt ended.
-        settings: for the backoff.
+        policy: of the job.
         now: UNIX seconds.
         chance: random, 0 to 1, for the jitter.
         asked_for: whether a daemon wanted the interruption, or the command never ran; of use with INTERRUPTED only.
@@ -106,11 +121,11 @@ def settle(
     if outcome is Outcome.COMPLETED:
         event = Event.COMPLETE
     elif job.cancelling or outcome is Outcome.CANCELLED:
-        event, outcome = Event.CANCEL, Outcome.CANCELLED
+        event, outcome = Event.ABORT, Outcome.CANCELLED
     elif outcome is Outcome.INTERRUPTED and asked_for:
         event, attempts = Event.INTERRUPT, job.attempts - 1
-    elif job.attempts < job.max_retries:
-        event, run_at = Event.FAIL, now + retry.delay(job.attempts, settings, chance)
+    elif job.attempts < policy.max_retries:
+        event, run_at = Event.FAIL, now + retry.delay(job.attempts, policy, chance)
     else:
         event = Event.EXHAUST
     return Settlement(move(job.id, JobState.PROCESSING, event), attempts, run_at, outcome)

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import UNSET
 
 from queuectl_protocol.jobs import Job, JobSpec, content, content_of_0_1
-from queuectld.core.settings import Settings
+from queuectld.core.policy import Policy
 
 _AS_ASKED = ("command", "argv", "queue", "priority", "label", "cwd", "exact_env")
 """Fields that a job holds just as they were asked for."""
@@ -24,14 +24,14 @@ def digest(spec: JobSpec) -> bytes:
     return _hash(content(spec))
 
 
-def differing(spec: JobSpec, there: Job, stored: bytes, settings: Settings) -> list[str]:
+def differing(spec: JobSpec, there: Job, stored: bytes, usual: Policy) -> list[str]:
     """The fields in which a request differs from the job that has its id; none: it is the same job.
 
     Args:
         spec: the request.
         there: the job that has its id, its environment included.
         stored: that job's digest.
-        settings: what the request's defaults are.
+        usual: what holds for a job that says nothing of its policy.
     """
     if digest(spec) == stored:
         return []
@@ -41,9 +41,9 @@ def differing(spec: JobSpec, there: Job, stored: bytes, settings: Settings) -> l
     # A job holds its retries and its timeout with the defaults filled in, and its delay only until it is retried. Which
     # request gives the stored digest tells what was asked for.
     asked = next((one for one in _requests(spec, there, held, variables) if stored in _digests(one)), None)
-    if _differs(spec.max_retries, asked.max_retries if asked else None, settings.max_retries, there.max_retries):
+    if _differs(spec.max_retries, asked.max_retries if asked else None, usual.max_retries, there.max_retries):
         names.append("max_retries")
-    if _differs(spec.timeout, asked.timeout if asked else None, settings.job_timeout, there.timeout):
+    if _differs(spec.timeout, asked.timeout if asked else None, usual.timeout, there.timeout):
         names.append("timeout")
     if spec.exact_env == there.exact_env and _compared(spec, spec.env or {}) != _compared(spec, variables):
         names.append("env")

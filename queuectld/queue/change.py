@@ -45,12 +45,15 @@ def cancel(store: Store, refs: Sequence[str], now: float, *, tolerant: bool = Fa
 def _cancel(store: Store, job: JobRecord, now: float) -> Cancelled:
     if job.state is JobState.CANCELLED or job.cancelling:
         return Cancelled(job, store.running_attempt(job.number))  # asked for twice is no error
-    after = lifecycle.move(job.id, job.state, Event.CANCEL)
     running = store.running_attempt(job.number) if job.state is JobState.PROCESSING else None
-    if running is not None:
-        after = job.state
+    lost = job.state is JobState.PROCESSING and running is None  # nothing that ends would take the job out of its state
     store.update(
-        job.number, state=after, attempts=job.attempts, run_at=job.run_at, cancelling=running is not None, now=now
+        job.number,
+        state=lifecycle.move(job.id, job.state, Event.ABORT if lost else Event.CANCEL),
+        attempts=job.attempts,
+        run_at=job.run_at,
+        cancelling=running is not None,
+        now=now,
     )
     return Cancelled(_get(store, job.number), running)
 

@@ -8,7 +8,7 @@ from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.ids import Ids
 from queuectl_protocol.jobs import JobSpec
 from queuectld import failpoints
-from queuectld.core import repeats
+from queuectld.core import policy, repeats
 from queuectld.core.settings import Settings
 from queuectld.store.base import NewJob, Store
 from queuectld.store.committer import Joint
@@ -59,7 +59,7 @@ def _check_same(store: Store, spec: JobSpec, job_id: str, digest: bytes, setting
     """
     there = store.job(store.resolve(job_id)[0][0], env=True)
     assert there is not None, "it is there in this transaction"  # noqa: S101
-    names = repeats.differing(spec, there, digest, settings)
+    names = repeats.differing(spec, there, digest, policy.decide(settings))
     if names:
         fields = f"{', '.join(f'`{name}`' for name in names[:-1])} and `{names[-1]}`" if names[1:] else f"`{names[0]}`"
         raise ProtocolError(
@@ -68,14 +68,15 @@ def _check_same(store: Store, spec: JobSpec, job_id: str, digest: bytes, setting
 
 
 def _new_job(spec: JobSpec, settings: Settings, now: float) -> NewJob:
+    decided = policy.decide(settings, job=spec)
     return NewJob(
         id=spec.id or _ids.make(),
         digest=repeats.digest(spec),
         queue=spec.queue,
         priority=spec.priority,
         run_at=now + spec.delay,
-        max_retries=settings.max_retries if spec.max_retries is None else spec.max_retries,
-        timeout=settings.job_timeout if spec.timeout is None else spec.timeout,
+        max_retries=decided.max_retries,
+        timeout=decided.timeout,
         label=spec.label,
         command=spec.command,
         argv=spec.argv,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from queuectl_protocol.jobs import Outcome
 from queuectl_protocol.messages import AttemptResult, Lease
 from queuectld import failpoints
+from queuectld.core import policy
 from queuectld.core.settings import Settings
 from queuectld.queue.settle import Settled, settle
 from queuectld.store.base import ReadyJob, Store, UnreadableJob
@@ -67,15 +68,16 @@ def _give_up(store: Store, fault: UnreadableJob, worker: str, settings: Settings
 
 
 def _as_lease(job: ReadyJob, attempt: int, token: str, settings: Settings) -> Lease:
+    decided = policy.decide(settings, job=job)
     return Lease(
         job=job.number,
         attempt=attempt,
         token=token,
         id=job.id,
         queue=job.queue,
-        max_retries=job.max_retries,
-        timeout=job.timeout,
-        log_max_bytes=settings.log_max_bytes,
+        max_retries=decided.max_retries,
+        timeout=decided.timeout,
+        log_max_bytes=decided.log_max_bytes,
         command=job.command,
         argv=job.argv,
         cwd=job.cwd,

@@ -9,7 +9,7 @@ from queuectl_protocol.errors import ProtocolError, cut
 from queuectl_protocol.jobs import ENDED, JobState, Outcome
 from queuectl_protocol.messages import AttemptResult, JobSummary
 from queuectld import failpoints
-from queuectld.core import lifecycle
+from queuectld.core import lifecycle, policy
 from queuectld.core.settings import Settings
 from queuectld.store.base import RunningAttempt, Store
 
@@ -47,9 +47,9 @@ def settle(
     if result.unasked:  # said of an interruption that counts, and of no other
         error = "its worker got a signal to end"
     decision = lifecycle.settle(
-        lifecycle.Running(job.id, job.attempts, job.max_retries, job.cancelling, job.run_at),
+        lifecycle.Running(job.id, job.attempts, job.cancelling, job.run_at),
         result.outcome,
-        settings,
+        policy.decide(settings, job=policy.Said(job.max_retries)),
         now,
         chance,
         asked_for=not result.unasked,
@@ -93,7 +93,7 @@ def settle_worker(
         worker: its id.
         outcome: LOST, or INTERRUPTED where this daemon ended it for a shutdown.
         records: exit records, by job and attempt; read before, because a transaction waits for no file.
-        settings: for the backoff.
+        settings: those in force.
         now: UNIX seconds.
         chance: random, 0 to 1.
     """

@@ -269,7 +269,7 @@ class Store(Reader, Protocol):
     # jobs
 
     def insert(self, jobs: Sequence[NewJob], now: float) -> dict[str, bytes]:
-        """Insert the jobs as `pending`, in this order. A job whose id is there is passed over.
+        """Insert the jobs in the state of new ones, in this order. A job whose id is there is passed over.
 
         Returns:
             The ids that are there, or come twice in `jobs`, with another digest than in `jobs`; each with the digest
@@ -295,8 +295,12 @@ class Store(Reader, Protocol):
     def next_due(self, now: float) -> float | None:
         """The earliest `run_at` later than `now` of a waiting job."""
 
-    def start_attempt(self, number: int, attempt: int, token: str, worker: str, now: float) -> None:
-        """The job becomes `processing`, its attempts count one up, and the attempt is recorded as running."""
+    def start_attempt(self, number: int, attempt: int, token: str, worker: str, now: float) -> JobState:
+        """The job's state is moved by a lease, its attempts count one up, and the attempt is recorded as running.
+
+        Returns:
+            The job's state before.
+        """
 
     def running_attempt(self, number: int) -> RunningAttempt | None:
         """The running attempt of a job that is `processing`."""

@@ -16,6 +16,7 @@ from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.jobs import ENDED, WAITING, JobState, Outcome
 from queuectld.core import lifecycle
 from queuectld.core.lifecycle import Event
+from queuectld.core.policy import Said, decide
 from queuectld.core.settings import Settings
 from queuectld.store.base import NewJob, Reader, Store, WorkerRecord
 from queuectld.store.sqlite import open_store
@@ -190,9 +191,9 @@ class Stores(RuleBasedStateMachine):
             return False
         job = running.job
         settled = lifecycle.settle(
-            lifecycle.Running(job.id, job.attempts, job.max_retries, job.cancelling, job.run_at),
+            lifecycle.Running(job.id, job.attempts, job.cancelling, job.run_at),
             outcome,
-            SETTINGS,
+            decide(SETTINGS, job=Said(job.max_retries)),
             self.now,
             chance,
         )

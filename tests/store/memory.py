@@ -300,13 +300,14 @@ class MemoryStore(MemoryReader):
         times = [job.run_at for job in self._state().jobs.values() if job.state in WAITING and job.run_at > now]
         return min(times, default=None)
 
-    def start_attempt(self, number: int, attempt: int, token: str, worker: str, now: float) -> None:
+    def start_attempt(self, number: int, attempt: int, token: str, worker: str, now: float) -> JobState:
         job = self._writable(now).jobs.get(number)
         if job is None or job.state not in WAITING:
             raise LookupError
-        job.state, job.updated_at = JobState.PROCESSING, now
+        before, job.state, job.updated_at = job.state, JobState.PROCESSING, now
         job.attempts += 1
         job.history.append(_Attempt(attempt, token, worker, now))
+        return before
 
     def running_attempt(self, number: int) -> RunningAttempt | None:
         found = [running for running in self.running() if running.job.number == number]

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.jobs import ENDED, WAITING, JobState, Outcome
-from queuectld.core.lifecycle import TRANSITIONS, Event, Running, Settlement, move, settle
+from queuectld.core import lifecycle
+from queuectld.core.lifecycle import TRANSITIONS, Event, Running, Settlement, move
+from queuectld.core.policy import Said, decide
 from queuectld.core.settings import Settings
 
 PENDING, PROCESSING, COMPLETED, FAILED, DEAD, CANCELLED = (
@@ -22,7 +24,8 @@ PENDING, PROCESSING, COMPLETED, FAILED, DEAD, CANCELLED = (
     JobState.CANCELLED,
 )
 
-LEAVES_TO: dict[JobState, set[JobState]] = {
+LEAVES_TO: dict[JobState | None, set[JobState]] = {
+    None: {PENDING},
     PENDING: {PROCESSING, CANCELLED},
     PROCESSING: {COMPLETED, FAILED, DEAD, PENDING, CANCELLED},
     COMPLETED: set(),
@@ -32,13 +35,15 @@ LEAVES_TO: dict[JobState, set[JobState]] = {
 }
 """The column "leaves to" of the contract's table of job states."""
 
-EFFECT: dict[Event, dict[JobState, JobState]] = {
+EFFECT: dict[Event, dict[JobState | None, JobState]] = {
+    Event.ENQUEUE: {None: PENDING},
     Event.LEASE: {PENDING: PROCESSING, FAILED: PROCESSING},
     Event.COMPLETE: {PROCESSING: COMPLETED},
     Event.FAIL: {PROCESSING: FAILED},
     Event.EXHAUST: {PROCESSING: DEAD},
     Event.INTERRUPT: {PROCESSING: PENDING},
-    Event.CANCEL: {PENDING: CANCELLED, PROCESSING: CANCELLED, FAILED: CANCELLED},
+    Event.CANCEL: {PENDING: CANCELLED, PROCESSING: PROCESSING, FAILED: CANCELLED},
+    Event.ABORT: {PROCESSING: CANCELLED},
     Event.RETRY: {DEAD: PENDING, CANCELLED: PENDING},
 }
 """What each event does, written down a second time so that a slip in the table shows."""
@@ -49,17 +54,30 @@ FAILURES = (Outcome.FAILED, Outcome.TIMEOUT, Outcome.LOST)
 DEFAULTS = Settings()
 
 
-def running(attempts: int, max_retries: int = 3, *, cancelling: bool = False) -> Running:
-    return Running("j1", attempts, max_retries, cancelling, RUN_AT)
+def running(attempts: int, max_retries: int = 3, *, cancelling: bool = False) -> tuple[Running, Said]:
+    return Running("j1", attempts, cancelling, RUN_AT), Said(max_retries)
 
 
-@pytest.mark.parametrize("state", JobState)
-def test_a_state_leaves_to_what_the_contract_says(state: JobState) -> None:
-    assert {after for (before, _), after in TRANSITIONS.items() if before is state} == LEAVES_TO[state]
+def settle(
+    job: tuple[Running, Said],
+    outcome: Outcome,
+    in_force: Settings,
+    now: float,
+    chance: float,
+    *,
+    asked_for: bool = True,
+) -> Settlement:
+    attempt, said = job
+    return lifecycle.settle(attempt, outcome, decide(in_force, job=said), now, chance, asked_for=asked_for)
 
 
-@pytest.mark.parametrize(("state", "event"), list(itertools.product(JobState, Event)), ids=lambda value: value.name)
-def test_every_pair_is_in_the_table_or_refused(state: JobState, event: Event) -> None:
+@pytest.mark.parametrize("state", [None, *JobState])
+def test_a_state_leaves_to_what_the_contract_says(state: JobState | None) -> None:
+    assert {after for (before, _), after in TRANSITIONS.items() if before is state} - {state} == LEAVES_TO[state]
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product([None, *JobState], Event)), ids=str)
+def test_every_pair_is_in_the_table_or_refused(state: JobState | None, event: Event) -> None:
     expected = EFFECT[event].get(state)
     if expected is not None:
         assert move("j1", state, event) is expected

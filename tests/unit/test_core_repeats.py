@@ -10,14 +10,15 @@ import pytest
 from msgspec import UNSET, structs
 
 from queuectl_protocol.jobs import Job, JobSpec, JobState, content_of_0_1
+from queuectld.core.policy import Policy, decide
 from queuectld.core.repeats import differing, digest
 from queuectld.core.settings import Settings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-DEFAULTS = Settings()
+DEFAULTS = decide(Settings())
 
 
-def made_from(spec: JobSpec, settings: Settings = DEFAULTS) -> Job:
+def made_from(spec: JobSpec, usual: Policy = DEFAULTS) -> Job:
     """The job as it is right after it was enqueued."""
     return Job(
         id="a",
@@ -27,8 +28,8 @@ def made_from(spec: JobSpec, settings: Settings = DEFAULTS) -> Job:
         argv=UNSET if spec.argv is None else spec.argv,
         priority=spec.priority,
         attempts=0,
-        max_retries=settings.max_retries if spec.max_retries is None else spec.max_retries,
-        timeout=settings.job_timeout if spec.timeout is None else spec.timeout,
+        max_retries=usual.max_retries if spec.max_retries is None else spec.max_retries,
+        timeout=usual.timeout if spec.timeout is None else spec.timeout,
         label=spec.label,
         cwd=spec.cwd,
         run_at=NOW + timedelta(seconds=spec.delay),
@@ -77,7 +78,7 @@ def test_a_job_of_version_0_1_is_known_whatever_has_become_of_it(fields: dict[st
     spec = JobSpec(**fields)
     job = structs.replace(made_from(spec), run_at=NOW + timedelta(days=1), state=JobState.FAILED)
     stored = hashlib.blake2b(content_of_0_1(spec), digest_size=16).digest()
-    changed = Settings(max_retries=9, job_timeout=9)
+    changed = decide(Settings(max_retries=9, job_timeout=9))
     assert differing(spec, job, stored, changed) == []
     if spec.exact_env:
         assert differing(structs.replace(spec, env={"TTY": "2"}), job, stored, changed) == []
@@ -87,7 +88,7 @@ def test_a_job_of_version_0_1_is_known_whatever_has_become_of_it(fields: dict[st
 
 def test_a_changed_setting_makes_no_other_request() -> None:
     spec = JobSpec(**TYPED)
-    changed = Settings(max_retries=9)
+    changed = decide(Settings(max_retries=9))
     assert differing(spec, made_from(spec), digest(spec), changed) == []
     named = structs.replace(spec, max_retries=9)
     assert differing(named, made_from(spec), digest(spec), changed) == ["max_retries"]

@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queuectld.core.retry import delay
+from queuectld.core import retry
+from queuectld.core.policy import decide
 from queuectld.core.settings import DEFINITIONS, Settings
+
+
+def delay(attempts: int, chosen: Settings, chance: float) -> float:
+    return retry.delay(attempts, decide(chosen), chance)
 
 
 @pytest.mark.parametrize(

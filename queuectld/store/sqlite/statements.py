@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from queuectld.core import lifecycle
+
 _RECORD = "number, id, state, attempts, max_retries, run_at, cancelling, exit_code, error, updated_at"
 _JOB = (
     "number, id, queue, state, command, argv, priority, attempts, max_retries, timeout, label, cwd, run_at, "
@@ -66,7 +68,7 @@ _INSERT_JOBS = """
     VALUES {rows}
     ON CONFLICT (id) DO NOTHING
 """
-_NEW_JOB = "(?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_NEW_JOB = f"(?, ?, '{lifecycle.NEW}', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 MOST_AT_ONCE = 32
 INSERT_JOBS = {count: _INSERT_JOBS.format(rows=", ".join([_NEW_JOB] * count)) for count in range(1, MOST_AT_ONCE + 1)}
 """By how many: a statement lets go of the interpreter several times, and the other thread then takes it each time."""
@@ -98,7 +100,7 @@ FIRST_RUNNABLE = f"""
     ORDER BY j.run_at, j.number LIMIT 1
 """
 LEASE_JOB = """
-    UPDATE jobs SET state = 'processing', attempts = attempts + 1, last_attempt = ?, updated_at = ?
+    UPDATE jobs SET state = ?, attempts = attempts + 1, last_attempt = ?, updated_at = ?
     WHERE number = ? AND state = ?
 """
 INSERT_ATTEMPT = "INSERT INTO attempts (job, number, token, worker, started_at) VALUES (?, ?, ?, ?, ?)"

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from queuectl_protocol.jobs import WAITING, JobState, Outcome
+from queuectld.core import lifecycle
 from queuectld.store.base import Deleted, NewJob, ReadyJob, RunningAttempt, StorageError, StorageFailed, WorkerRecord
 from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.backup import write_backup
@@ -185,7 +186,7 @@ class SqliteStore(Reading):
         except StorageError:
             self.rollback()
             raise
-        self._totals.counts[JobState.PENDING] += inserted
+        self._totals.counts[lifecycle.NEW] += inserted
         self._totals.last_seen_time = max(self._totals.last_seen_time, now)
         for job in jobs:
             self._heads.waits(job.priority, job.run_at)
@@ -282,14 +283,15 @@ class SqliteStore(Reading):
             heads.is_first(priority, None if row is None else _time(row[0]))  # the first one has left the queue
         return min(due, default=None)
 
-    def start_attempt(self, number: int, attempt: int, token: str, worker: str, now: float) -> None:
-        for state in WAITING:
-            if self._write(sql.LEASE_JOB, (attempt, now, number, state.value)):
+    def start_attempt(self, number: int, attempt: int, token: str, worker: str, now: float) -> JobState:
+        for before, after in lifecycle.LEASED.items():
+            if self._write(sql.LEASE_JOB, (after.value, attempt, now, number, before.value)):
                 break
         else:
             raise LookupError(f"job number {number} is not waiting")
         self._write(sql.INSERT_ATTEMPT, (number, attempt, token, worker, now))
-        self._count(state, JobState.PROCESSING, now)
+        self._count(before, after, now)
+        return before
 
     def running_attempt(self, number: int) -> RunningAttempt | None:
         row = self._db.row(sql.GET_RUNNING_OF, (number,))
@@ -314,7 +316,7 @@ class SqliteStore(Reading):
         settled = ended and self._write(sql.SETTLE_JOB, (state.value, attempts, run_at, exit_code, error, now, number))
         if not settled:
             raise LookupError(f"attempt {attempt} of job number {number} is not running")
-        self._count(JobState.PROCESSING, state, now)
+        self._count(before=JobState.PROCESSING, after=state, now=now)
         if state in WAITING:
             ((priority,),) = self._db.rows(sql.GET_PRIORITY, (number,))
             self._waits(priority, run_at)
