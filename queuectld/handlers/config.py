@@ -5,7 +5,7 @@ from __future__ import annotations
 from queuectl_protocol.messages import ConfigKeyParams, ConfigListResult, ConfigSetParams, NoParams, Setting
 from queuectld.core import settings as core
 from queuectld.handlers.context import Context
-from queuectld.pool.supervisor import Peer
+from queuectld.pool.handles import Peer
 from queuectld.queue import configure
 from queuectld.queue.configure import Stored
 from queuectld.store.base import Reader

@@ -15,7 +15,7 @@ from queuectld import failpoints
 from queuectld.attempt_files.logs import remove_logs
 from queuectld.handlers import jobs
 from queuectld.handlers.context import Context
-from queuectld.pool.supervisor import Peer
+from queuectld.pool.handles import Peer
 from queuectld.queue import change, remove
 from queuectld.store.base import Deleted
 

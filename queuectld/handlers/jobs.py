@@ -20,7 +20,7 @@ from queuectl_protocol.messages import (
 )
 from queuectld import failpoints
 from queuectld.handlers.context import Context
-from queuectld.pool.supervisor import Peer
+from queuectld.pool.handles import Peer
 from queuectld.queue import change
 from queuectld.queue.enqueue import Enqueue
 from queuectld.queue.find import find_all, summary, summary_of_end, whole

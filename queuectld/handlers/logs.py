@@ -12,7 +12,7 @@ from queuectl_protocol.messages import JobLogs, JobLogsParams
 from queuectld.attempt_files import logs
 from queuectld.attempt_files.log_files import log_path
 from queuectld.handlers.context import Context
-from queuectld.pool.supervisor import Peer
+from queuectld.pool.handles import Peer
 from queuectld.queue import find
 from queuectld.queue.watchers import AnyChange
 

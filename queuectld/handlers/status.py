@@ -8,7 +8,7 @@ from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.messages import BackupParams, BackupResult, DaemonStatus, NoParams, ServerInfo, StatusResult
 from queuectl_protocol.version import PROTOCOL, __version__
 from queuectld.handlers.context import Context
-from queuectld.pool.supervisor import Peer
+from queuectld.pool.handles import Peer
 from queuectld.store.base import AlreadyThere, GivenUp, StorageBusy, StorageError, StorageFull
 
 

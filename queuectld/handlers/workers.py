@@ -17,7 +17,7 @@ from queuectl_protocol.messages import (
     WorkerStopResult,
 )
 from queuectld.handlers.context import Context
-from queuectld.pool.supervisor import Peer
+from queuectld.pool.handles import Peer
 from queuectld.queue import configure
 
 

@@ -8,36 +8,27 @@ is what this process has told a worker of it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
-import resource
-import secrets
 import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
-import queuectl_protocol
-import queuectld
 from queuectl_protocol.errors import ProtocolError, cut
-from queuectl_protocol.jobs import WAITING, Outcome, Worker, WorkerState
+from queuectl_protocol.jobs import WAITING, Outcome, Worker
 from queuectl_protocol.lines import MAX_LINE
 from queuectl_protocol.messages import (
     AttachParams,
     AttachResult,
     AttemptEnd,
-    AttemptRef,
     AttemptResult,
     AttemptStart,
     FinishResult,
@@ -51,37 +42,26 @@ from queuectld.core import leases, pool
 from queuectld.core.settings import Settings
 from queuectld.host.clock import Clock
 from queuectld.host.diskspace import DiskSpace
-from queuectld.host.threads import Threads
+from queuectld.pool import recovery
+from queuectld.pool.dispatch import DISK_PAUSE, Dispatch, is_refused
+from queuectld.pool.ending import PROOF_PAUSE, Ending
+from queuectld.pool.handles import ATTACH_PATIENCE, Handle, Peer, Running, running_of
 from queuectld.pool.orphans import Orphans, Suspect
-from queuectld.process_tree import cgroups, lost, marks, proc
+from queuectld.pool.places import Places
+from queuectld.pool.spawning import Spawning
+from queuectld.pool.timers import Timers
+from queuectld.process_tree import marks, proc
 from queuectld.queue.finish import finish
-from queuectld.queue.lease import Given, lease, orders
-from queuectld.queue.settle import Settled, attempts_of, settle_worker
+from queuectld.queue.lease import orders
+from queuectld.queue.settle import Settled
 from queuectld.queue.watchers import Watchers
 from queuectld.store.base import RunningAttempt, WorkerRecord
 from queuectld.store.committer import Committer
 
-T = TypeVar("T")
-
 log = logging.getLogger("queuectld.workers")
-
-ATTACH_PATIENCE = 30.0
-"""Seconds that a new worker has to attach, at least; a loaded machine starts processes slowly."""
-
-REATTACH_PATIENCE = 10.0
-"""Seconds that a worker has to come back after a lost connection, at least; it tries once a second."""
 
 STOP_MARGIN = 5.0
 """Seconds on top of `kill_grace` that a worker has to end an attempt and tell of it, before it is ended itself."""
-
-DISK_PAUSE = 2.0
-"""Seconds between two looks whether a full disk has room again; only where a worker waits for work."""
-
-LONGEST_WAIT = 60.0
-"""Seconds between two looks at the clock while a job waits for its time: so late it starts after a suspend, at most."""
-
-PROOF_PAUSE = 1.0
-"""Seconds between two tries to prove that a worker is gone, where the system does not let us look."""
 
 PROOF_PATIENCE = 30.0
 """Seconds that a stopping daemon waits for the proof that what it killed is gone: a loaded machine takes its time."""
@@ -89,92 +69,6 @@ PROOF_PATIENCE = 30.0
 OLD_WORKERS_LEASE = MAX_LINE - 1024
 """Bytes of a lease that a worker of version 0.1.0 may not be able to read: it drops the connection instead, and comes
 again. A worker that comes again without such a job is replaced. Otherwise this would go on for ever."""
-
-ENDING_THREADS = 16
-"""Process trees that are ended side by side; each looks through all of /proc."""
-
-
-class Peer(Protocol):
-    """The connection of a worker, as far as it matters here."""
-
-    pid: int
-    worker: str | None
-
-    def notify(self, method: str, params: Struct) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(slots=True)
-class Running:
-    """An attempt that a worker has."""
-
-    job: int
-    job_id: str
-    attempt: int
-    token: str
-    started_at: float
-
-    @property
-    def ref(self) -> AttemptRef:
-        return AttemptRef(self.job, self.attempt, self.token)
-
-
-@dataclass(slots=True)
-class Handle:
-    """One worker process, from its spawn until it and all it started are proven gone."""
-
-    record: WorkerRecord
-    pidfd: int
-    last_seen: float
-    running: Running | None = None
-    peer: Peer | None = None
-    was_attached: bool = False
-    turned_away: bool = False
-    """The worker came back when there was no room for its connection. It tries again."""
-    attach_answered: bool = False
-    """The worker's attach on `peer` was answered. Until then the worker is told nothing: an order that overtakes the
-    answer may speak of an attempt that the worker does not know yet. Such orders are repeated after the answer."""
-    retiring: bool = False
-    """The worker gets no more attempts, and exits."""
-    dismissed: bool = False
-    """The worker's place in the pool is given up: the worker is not replaced."""
-    parked: bool = False
-    """The worker is attached, idle, and known to wait for an attempt."""
-    offered: bool = False
-    """An attempt may be committed to the worker at this moment. The worker must not be told to exit before it is known
-    whether one was."""
-    vanished: bool = False
-    """The process is dead. Its connection may still be there, with messages that were not read yet."""
-    ending: bool = False
-    """What the worker has left is being ended; nothing that it says counts any more."""
-    interrupting: bool = False
-    """The attempt that the worker runs, or may be given at this moment, is to be interrupted."""
-    stopping_at: float | None = field(default=None)
-    """Monotonic seconds. The worker was told to end its attempt for a shutdown. Where it has not done so by then, the
-    worker itself is ended."""
-
-    @property
-    def patience(self) -> float:
-        """Seconds that it may be silent for, however short the heartbeats: it can't send any while not connected."""
-        if self.peer is not None:
-            return 0.0
-        return REATTACH_PATIENCE if self.was_attached else ATTACH_PATIENCE
-
-    @property
-    def listener(self) -> Peer | None:
-        """Who can be told something now."""
-        return self.peer if self.attach_answered else None
-
-    @property
-    def state(self) -> WorkerState:
-        if self.ending:
-            return WorkerState.ENDING
-        if self.peer is None:
-            return WorkerState.DETACHED if self.was_attached else WorkerState.STARTING
-        if self.retiring:
-            return WorkerState.STOPPING
-        return WorkerState.BUSY if self.running else WorkerState.IDLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,33 +126,21 @@ class Supervisor:
         self._settings = settings
         self._clock = clock
         self._disk = disk
-        self._socket = socket
-        self._state_dir = state_dir
-        self._groups = groups
-        # A checkout that is not installed works too.
-        self._environment = {**environment, "PYTHONPATH": _import_path()}
-        self._descriptors = descriptors
-        self._umask = umask
+        self._places = Places(state_dir, groups)
         self._on_ended = ended
         self._mark = mark
         self._boot_id = proc.boot_id()
-        self._queue_mark = marks.queue_mark(state_dir)  # asked for once: the directory may be gone later
         self._handles: dict[str, Handle] = {}
-        self._parked: dict[str, Handle] = {}
         self._desired = 0
         self._throttle = pool.Throttle()
         self._stopping = False
         self._outcome_of_lost = Outcome.LOST
-        self._wakes = 0
-        self._dispatching = False
-        self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
+        self._timers = Timers()
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ending_threads = Threads(ENDING_THREADS, "ending")
-        self._give_up = threading.Event()
-        # Held while children come and go, so that a look for orphans takes no new worker for one, and misses none.
-        self._children = threading.Lock()
-        self._worker_pids: set[int] = set()
+        self._spawning = Spawning(socket, self._places, environment, descriptors, umask, mark)
+        self._dispatch = Dispatch(committer, settings, clock, disk, self._timers, self)
+        self._ending = Ending(committer, settings, clock, self._places, self._orphans_of)
         self._orphans = Orphans(others_too=others_too)
 
     # --- start and stop -----------------------------------------------------------------------------------------
@@ -274,9 +156,9 @@ class Supervisor:
         others it is noticed when their connections end, or that they are silent.
         """
         self._desired = desired
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
-        self._reap()
-        self._sweep(workers, running)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._spawning.reap)
+        self._spawning.reap()
+        recovery.sweep(self._places, workers, running)
         by_worker = {attempt.worker: attempt for attempt in running}
         known = {worker.id for worker in workers}
         gone = [record for record in workers if not self._adopt(record, by_worker.get(record.id), most_watched)]
@@ -294,67 +176,35 @@ class Supervisor:
                 # Should its PID be alive all the same, it is of another queue, whose database this one is a copy of:
                 # not ours to end.
                 nobody = WorkerRecord(record.id, record.boot_id, 0, 0, record.started_at)
-                handle = Handle(nobody, -1, 0.0, running=_running(by_worker.get(record.id)))
+                handle = Handle(nobody, -1, 0.0, running=running_of(by_worker.get(record.id)))
                 self._handles[record.id] = handle
                 self._begin_end(handle, "ended while no daemon ran")
             else:  # another boot: no process of it can be left
-                handle = Handle(record, -1, 0.0, running=_running(by_worker.get(record.id)), ending=True)
+                handle = Handle(record, -1, 0.0, running=running_of(by_worker.get(record.id)), ending=True)
                 self._handles[record.id] = handle
                 self._in_background(self._end(handle, Outcome.LOST, is_gone=True))
         self._check_silence_later(self._settings().heartbeat_timeout)
         self._fill_pool()
 
-    def _sweep(self, workers: list[WorkerRecord], running: list[RunningAttempt]) -> None:
-        """Remove exit records and locks that belong to no running attempt and no known worker.
-
-        A daemon or a worker that was killed could not remove its own.
-        """
-        exit_records.keep_only(self._state_dir, {(attempt.job.number, attempt.number) for attempt in running})
-        self._sweep_locks({worker.id for worker in workers})
-
-    def _sweep_locks(self, known: Collection[str]) -> None:
-        """A daemon killed between the start of a worker and its record leaves one that no successor knows."""
-        for lock in (self._state_dir / "workers").glob("*.lock"):
-            with contextlib.suppress(OSError):  # what can't be looked at is no reason not to start
-                if lock.stem not in known and marks.lock_is_free(lock):
-                    regular_files.remove(lock)
-
     def _adopt(self, record: WorkerRecord, attempt: RunningAttempt | None, most_watched: int) -> bool:
-        if record.boot_id != self._boot_id or record.pid <= 0:
-            return False
-        pidfd = proc.open_process(record.pid)
+        """Take over a worker that lives; False where it does not."""
+        pidfd = recovery.living(self._places, record, self._boot_id)
         if pidfd is None:
-            return False
-        # Looked at after the pidfd was taken, so that it is this very process that the pidfd stands for.
-        if not (proc.is_alive(record.pid, record.start_ticks) and self._is_ours(record)):
-            os.close(pidfd)
             return False
         if sum(handle.pidfd >= 0 for handle in self._handles.values()) >= most_watched:
             os.close(pidfd)
             pidfd = -1
-        handle = Handle(record, pidfd, time.monotonic(), running=_running(attempt), was_attached=True)
-        self._worker_pids.add(record.pid)
+        handle = Handle(record, pidfd, time.monotonic(), running=running_of(attempt), was_attached=True)
+        self._spawning.adopt(record.pid)
         self._handles[record.id] = handle
         if pidfd >= 0:
             self._watch(handle)
         return True
 
-    def _is_ours(self, record: WorkerRecord) -> bool:
-        """Whether a living process is this queue's worker, not that of a queue whose database this one is a copy of.
-
-        A job can let go of the worker's lock (`flock -u`) or remove it; what the worker was started with stays. The
-        directory may have another name since; the lock in it is the same.
-        """
-        if proc.is_worker(record.pid, record.id, self._state_dir):
-            return True
-        try:
-            return not marks.lock_is_free(self._lock_of(record.id))
-        except OSError:
-            return False
-
     async def stop(self, skip: asyncio.Event) -> None:
         """Stop all workers: after their attempts, or after `shutdown_timeout`, or when `skip` is set."""
         self._stopping = True
+        self._dispatch.stop()
         for handle in list(self._handles.values()):
             self._retire(handle)
         deadline = time.monotonic() + self._settings().shutdown_timeout
@@ -368,16 +218,14 @@ class Supervisor:
         for handle in list(self._handles.values()):
             self._begin_end(handle, "did not stop in time")
         await self._until(lambda: not self._handles, time.monotonic() + PROOF_PATIENCE, None)
-        self._sweep_locks(self._handles.keys())
+        recovery.sweep_locks(self._places, self._handles.keys())
         self.abandon()
 
     def abandon(self) -> None:
         """Let go of everything, leaving workers alone: this process is about to end or to re-execute itself."""
         self._stopping = True
-        self._give_up.set()
-        for _, timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._dispatch.stop()
+        self._timers.cancel_all()
         loop = asyncio.get_running_loop()
         loop.remove_signal_handler(signal.SIGCHLD)
         for handle in self._handles.values():
@@ -385,7 +233,7 @@ class Supervisor:
                 loop.remove_reader(handle.pidfd)
                 os.close(handle.pidfd)
                 handle.pidfd = -1
-        self._ending_threads.close()
+        self._ending.give_up()
 
     def _busy(self) -> bool:
         return any(handle.running or handle.offered for handle in self._handles.values())
@@ -464,7 +312,7 @@ class Supervisor:
         ]
 
     def is_worker(self, pid: int) -> bool:
-        return pid in self._worker_pids
+        return self._spawning.is_worker(pid)
 
     def turned_away(self, pid: int) -> None:
         """A worker came back and there was no room for its connection: it lives, and will try again."""
@@ -490,59 +338,27 @@ class Supervisor:
 
     def wake(self, run_at: float | None = None) -> None:
         """Jobs may be ready: now, or at `run_at` (UNIX seconds)."""
-        if run_at is not None and run_at > self._clock.now():
-            self._wake_at(run_at)
-            return
-        self._wakes += 1
-        self._dispatch()
+        self._dispatch.wake(run_at)
 
-    def _wake_at(self, run_at: float) -> None:
-        # The loop's timers stand still while the machine is suspended, and know nothing of a clock that is set forward.
-        wait = min(max(0.0, run_at - self._clock.now()), LONGEST_WAIT)
-        self._timer("due", time.monotonic() + wait, self.wake, keep_earlier=True)
+    def offered(self, handle: Handle) -> None:
+        handle.parked, handle.offered = False, True
 
-    def _dispatch(self) -> None:
-        """Give ready jobs to parked workers; one round at a time, and another if something became ready meanwhile."""
-        if self._dispatching or self._stopping or not self._parked:
-            return
-        if self._disk.is_low():
-            self._timer("disk", time.monotonic() + DISK_PAUSE, self.wake, keep_earlier=True)
-            return
-        offered = list(self._parked.values())
-        self._parked.clear()
-        for handle in offered:
-            handle.parked, handle.offered = False, True
-        seen, settings, now = self._wakes, self._settings(), self._clock.now()
-        workers = [handle.record.id for handle in offered]
-        self._dispatching = True
-        future = self._committer.submit(lambda store: lease(store, workers, settings, now))
+    def leased(self, handle: Handle, lease: Lease, now: float) -> None:
+        handle.offered = False
+        if handle.listener is not None:
+            handle.listener.notify("attempt.start", AttemptStart(lease=lease))
+        self._leased(handle, lease, now)
+        if handle.retiring:
+            self._tell_exit(handle)
 
-        def done(future: asyncio.Future[Given]) -> None:
-            self._dispatching = False
-            if self._refused(future):
-                # The disk is full or failing: look again, but not at once.
-                given = Given([], [], due=self._clock.now() + 1.0)
-            else:
-                given = future.result()
-                self._gave_up(given.unreadable)
-                if given.leases:
-                    failpoints.hit("lease.committed")
-            for handle in offered:
-                handle.offered = False
-            for handle, leased in zip(offered, given.leases, strict=False):
-                if handle.listener is not None:
-                    handle.listener.notify("attempt.start", AttemptStart(lease=leased))
-                self._leased(handle, leased, now)
-                if handle.retiring:
-                    self._tell_exit(handle)
-            for handle in offered[len(given.leases) :]:
-                self._park(handle)
-            if given.due is not None:
-                self._wake_at(given.due)
-            if self._wakes != seen:
-                self._dispatch()
+    def not_leased(self, handle: Handle) -> None:
+        handle.offered = False
+        self._park(handle)
 
-        future.add_done_callback(done)
+    def gave_up(self, unreadable: list[Settled]) -> None:
+        for job in unreadable:
+            log.error("a job can't be read, and is dead; `queuectl show` tells why", extra={"job": job.id})
+            self._ended(job)
 
     def _leased(self, handle: Handle, lease: Lease, now: float) -> None:
         handle.running = Running(lease.job, lease.id, lease.attempt, lease.token, now)
@@ -559,11 +375,11 @@ class Supervisor:
             self._tell_exit(handle)
             return
         handle.parked = True
-        self._parked[handle.record.id] = handle
+        self._dispatch.add(handle)
 
     def _unpark(self, handle: Handle) -> None:
         handle.parked = False
-        self._parked.pop(handle.record.id, None)
+        self._dispatch.remove(handle)
 
     # --- what workers say ---------------------------------------------------------------------------------------
 
@@ -606,7 +422,7 @@ class Supervisor:
                 if refusal.kind != "conflict":
                     raise
             # By the worker too; but it may be killed before it hears that.
-            exit_records.remove(self._state_dir, params.ended.job, params.ended.attempt)
+            exit_records.remove(self._places.state_dir, params.ended.job, params.ended.attempt)
         if handle.running is not None and not stale:
             running, settings = handle.running, self._settings()
             told = await self._committer.submit(
@@ -662,7 +478,7 @@ class Supervisor:
         """
         handle = self._handle_of(peer)
         worker = handle.record.id
-        settings, now, chance, seen = self._settings(), self._clock.now(), random.random(), self._wakes  # noqa: S311
+        settings, now, chance, seen = self._settings(), self._clock.now(), random.random(), self._dispatch.wakes  # noqa: S311
         low = self._disk.is_low()
         if result.unasked and (self._stopping or handle.interrupting):
             # Whoever ends a session or a machine signals the daemon and its workers at once: a shutdown all the same.
@@ -684,7 +500,7 @@ class Supervisor:
             raise
         handle.running = None
         self._ended(settled)
-        self._gave_up(given.unreadable)
+        self.gave_up(given.unreadable)
         if result.outcome in (Outcome.FAILED, Outcome.TIMEOUT):
             fields = {
                 "job": settled.id,
@@ -699,9 +515,9 @@ class Supervisor:
         else:
             self._park(handle)
         if given.due is not None:
-            self._wake_at(given.due)
-        if self._wakes != seen or low:
-            asyncio.get_running_loop().call_soon(self._dispatch)  # after the answer, which the worker waits for
+            self._dispatch.wake_at(given.due)
+        if self._dispatch.wakes != seen or low:
+            asyncio.get_running_loop().call_soon(self._dispatch.offer)  # after the answer, which the worker waits for
         self._notice()
         return FinishResult(lease=leased)
 
@@ -764,7 +580,7 @@ class Supervisor:
             return
         handle.stopping_at = time.monotonic() + self._settings().kill_grace + STOP_MARGIN
         self._tell_end(handle, Outcome.INTERRUPTED)
-        self._timer(f"stop {handle.record.id}", handle.stopping_at, lambda: self._overdue(handle))
+        self._timers.set(f"stop {handle.record.id}", handle.stopping_at, lambda: self._overdue(handle))
 
     def _overdue(self, handle: Handle) -> None:
         if handle.running is not None and not handle.ending:
@@ -816,9 +632,11 @@ class Supervisor:
 
         A worker whose end stops halfway would keep its job `processing`, and its place in the pool, for ever.
         """
-        while not self._give_up.is_set():
+        while not self._ending.is_given_up:
             try:
-                if is_gone or await self._is_ended(handle):
+                if is_gone or await self._ending.prove_gone(
+                    handle.record, handle.running.token if handle.running else ""
+                ):
                     await self._conclude(handle, lost_as)
             except Exception:
                 log.exception("the end of a worker failed, trying again", extra={"worker": handle.record.id})
@@ -826,97 +644,27 @@ class Supervisor:
             else:
                 return
 
-    async def _is_ended(self, handle: Handle) -> bool:
-        """End what a worker and its job have left; True with the proof, False where this daemon ends before."""
-        record = handle.record
-        lock = self._lock_of(record.id)
-        running = handle.running
-        mark = self._marker_of(running) if running else ""
-        group = cgroups.Group(self._groups, mark) if mark and self._groups else None
-
-        def end() -> bool:
-            while not self._give_up.is_set():
-                try:
-                    return lost.end_lost_tree(
-                        worker=(record.pid, record.start_ticks),
-                        lock=lock,
-                        mark=mark,
-                        group=group,
-                        orphans=lambda: self._orphans_of(record.id),
-                        give_up=self._give_up.is_set,
-                    )
-                except OSError as error:  # no descriptor left to look into /proc: no proof, so no end yet
-                    log.error("can't prove yet that worker %s is gone: %s", record.id, error)  # noqa: TRY400
-                    self._give_up.wait(PROOF_PAUSE)
-            return False
-
-        failpoints.hit("lost.noticed")
-        if self._give_up.is_set():
-            return False  # the threads have ended; a successor goes on with this
-        proven = await self._ending_threads.run(end)
-        if proven:
-            failpoints.hit("lost.proven")
-        return proven
-
     async def _conclude(self, handle: Handle, lost_as: Outcome | None) -> None:
         """Settle what a worker had that is proven gone, forget it, and only then replace it."""
         record = handle.record
-        stored = await self._settle(record.id, lost_as or self._outcome_of_lost)
-        while not stored:  # the disk is full; its job must not stay `processing` for ever
-            await asyncio.sleep(DISK_PAUSE)
-            stored = await self._settle(record.id, lost_as or self._outcome_of_lost)
+        while True:
+            outcome = lost_as or self._outcome_of_lost
+            settled = await self._ending.settle(record.id, outcome, stopping=self._stopping)
+            if settled is not None:
+                break
+            await asyncio.sleep(DISK_PAUSE)  # the disk is full; its job must not stay `processing` for ever
+        for job in settled:
+            self._ended(job)
         failpoints.hit("lost.cleared")
-        regular_files.remove(self._lock_of(record.id))
+        regular_files.remove(self._places.lock_of(record.id))
         failpoints.hit("lost.unlocked")
         if handle.pidfd >= 0:
             os.close(handle.pidfd)
             handle.pidfd = -1
-        self._worker_pids.discard(record.pid)
+        self._spawning.forget(record.pid)
         self._handles.pop(record.id, None)
         self._fill_pool()
         self._notice()
-
-    def _marker_of(self, running: Running) -> str:
-        return f"{running.token}{self._queue_mark}"
-
-    def _lock_of(self, worker: str) -> Path:
-        return self._state_dir / "workers" / f"{worker}.lock"
-
-    async def _settle(self, worker: str, lost_as: Outcome) -> bool:
-        """Whether it could be stored."""
-        settings, chance = self._settings(), random.random()  # noqa: S311
-        records: dict[tuple[int, int], AttemptResult] = {}
-        try:
-            # Nothing is leased to a worker that is gone: what it runs now is what it runs in the transaction below.
-            attempts = await self._committer.submit(lambda store: attempts_of(store, worker))
-            for job, attempt in attempts:
-                record = exit_records.read(self._state_dir, job, attempt)
-                if record is not None:
-                    unasked = record.unasked and not self._stopping
-                    records[job, attempt] = structs.replace(record, unasked=unasked)
-            # Not before: a clock that is set back meanwhile takes along only what was submitted until then.
-            now = self._clock.now()
-            settled = await self._committer.submit(
-                lambda store: settle_worker(store, worker, lost_as, records, settings, now, chance)
-            )
-        except ProtocolError as refusal:
-            log.error("the end of a worker could not be stored: %s", refusal.message)  # noqa: TRY400 - it says all
-            return False
-        except OSError as error:
-            log.error("an exit record can't be looked for now, trying again: %s", error)  # noqa: TRY400 - it says all
-            return False
-        failpoints.hit("lost.committed")
-        for job, attempt in attempts:  # only now, when what they said is on disk
-            exit_records.remove(self._state_dir, job, attempt)
-        for job_end in settled:
-            log.warning("attempt settled without its worker", extra={"job": job_end.id, "state": job_end.state})
-            self._ended(job_end)
-        return True
-
-    def _gave_up(self, unreadable: list[Settled]) -> None:
-        for job in unreadable:
-            log.error("a job can't be read, and is dead; `queuectl show` tells why", extra={"job": job.id})
-            self._ended(job)
 
     def _ended(self, settled: Settled) -> None:
         self._watchers.changed(settled.number, settled.end)
@@ -926,26 +674,18 @@ class Supervisor:
 
     def _orphans_of(self, worker: str) -> list[int]:
         """Children of this process, dead or alive, that a lost worker may have left. Called in threads of their own."""
-        with self._children:
-            found = [pid for pid in proc.children(os.getpid()) if pid not in self._worker_pids]
-        return self._orphans.of(worker, found, self._suspects)
+        return self._orphans.of(worker, self._spawning.other_children(), self._suspects)
 
     def _suspects(self) -> list[Suspect]:
         return [
             Suspect(
                 handle.record.id,
-                self._marker_of(running) if (running := handle.running) else "",
-                marks.lock_identity(self._lock_of(handle.record.id)),
+                self._places.mark_of(running.token) if (running := handle.running) else "",
+                marks.lock_identity(self._places.lock_of(handle.record.id)),
                 handle.ending or not proc.is_alive(handle.record.pid, handle.record.start_ticks),
             )
             for handle in list(self._handles.values())
         ]
-
-    def _reap(self) -> None:
-        """Collect every dead child: workers, and orphans of dead workers, which come to this process as a subreaper."""
-        with self._children, contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
 
     # --- the pool -----------------------------------------------------------------------------------------------
 
@@ -968,66 +708,28 @@ class Supervisor:
                 break
             started.append(worker_id)
         if todo.again_at is not None:
-            self._timer("pool", todo.again_at, self._fill_pool)
+            self._timers.set("pool", todo.again_at, self._fill_pool)
         return started
 
     def _spawn(self) -> str | None:
-        worker_id = f"w{secrets.token_hex(3)}"
-        while worker_id in self._handles:
-            worker_id = f"w{secrets.token_hex(3)}"
-        arguments = [worker_id, str(self._socket()), str(self._state_dir), str(self._groups or ""), self._mark]
-        # UTF-8 whatever the locale is: commands and paths come as JSON, and a letter must not end the worker.
-        command = [sys.executable, "-X", "utf8", "-P", "-m", "queuectld.worker", *arguments]
         try:
-            with self._children:
-                child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    env=self._environment,
-                    cwd="/",
-                    start_new_session=True,
-                    umask=self._umask,
-                )
-                self._worker_pids.add(child.pid)
-            child.returncode = 0  # reaped by _reap, with all other children
-            pidfd, ticks = self._take_charge_of(child.pid)
+            spawned = self._spawning.spawn(self._handles)
         except OSError as error:
             log.error("a worker can't be started: %s", error)  # noqa: TRY400 - the reason says it all
             self._throttle = self._throttle.after_failure(time.monotonic())
-            self._timer("pool", self._throttle.not_before, self._fill_pool)
+            self._timers.set("pool", self._throttle.not_before, self._fill_pool)
             return None
-        record = WorkerRecord(worker_id, self._boot_id, child.pid, ticks, self._clock.now())
-        handle = Handle(record, pidfd, time.monotonic())
+        worker_id = spawned.worker
+        record = WorkerRecord(worker_id, self._boot_id, spawned.pid, spawned.start_ticks, self._clock.now())
+        handle = Handle(record, spawned.pidfd, time.monotonic())
         self._handles[worker_id] = handle
         # Recorded before anything can be leased to it: the queue of operations keeps this order.
         recorded = self._committer.submit(lambda store: store.add_worker(record))
-        recorded.add_done_callback(lambda future: self._not_recorded(handle) if self._refused(future) else None)
+        recorded.add_done_callback(lambda future: self._not_recorded(handle) if is_refused(future) else None)
         self._watch(handle)
-        log.info("worker started", extra={"worker": worker_id, "pid": child.pid})
+        log.info("worker started", extra={"worker": worker_id, "pid": spawned.pid})
         self._check_silence_later(max(self._settings().heartbeat_timeout, ATTACH_PATIENCE))
         return worker_id
-
-    def _take_charge_of(self, pid: int) -> tuple[int, int]:
-        """Set the limits of a worker that was started just now; its pidfd, and its start time in ticks.
-
-        Raises:
-            OSError: that can't be done. The process is ended, and nothing is left open.
-        """
-        pidfd = -1
-        try:
-            pidfd = os.pidfd_open(pid)
-            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            # Somebody may have lowered the hard limit since this daemon started.
-            soft = self._descriptors if hard == resource.RLIM_INFINITY else min(self._descriptors, hard)
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
-            entry = proc.process(pid)
-        except OSError:
-            os.kill(pid, signal.SIGKILL)  # it is a child that was not reaped yet, so the PID is its own
-            self._worker_pids.discard(pid)
-            if pidfd >= 0:
-                os.close(pidfd)
-            raise
-        return pidfd, entry.start_ticks if entry else 0
 
     def _not_recorded(self, handle: Handle) -> None:
         self._throttle = self._throttle.after_failure(time.monotonic())
@@ -1037,7 +739,7 @@ class Supervisor:
 
     def _check_silence_later(self, seconds: float) -> None:
         due = time.monotonic() + seconds
-        self._timer("silence", due, lambda: self._check_silence(due), keep_earlier=True)
+        self._timers.set("silence", due, lambda: self._check_silence(due), keep_earlier=True)
 
     def _check_silence(self, due: float) -> None:
         now, timeout = time.monotonic(), self._settings().heartbeat_timeout
@@ -1056,41 +758,5 @@ class Supervisor:
 
     # --- small things -------------------------------------------------------------------------------------------
 
-    def _timer(self, name: str, when: float, call: Callable[[], object], *, keep_earlier: bool = False) -> None:
-        """Have `call` run at `when` (monotonic seconds); one timer a name."""
-        old = self._timers.get(name)
-        if old is not None:
-            if keep_earlier and old[0] <= when:
-                return
-            old[1].cancel()
-        loop = asyncio.get_running_loop()
-
-        def run() -> None:
-            self._timers.pop(name, None)
-            call()
-
-        self._timers[name] = (when, loop.call_later(max(0.0, when - time.monotonic()), run))
-
     def _notice(self) -> None:
         self._changed.set()
-
-    @staticmethod
-    def _refused(future: asyncio.Future[T]) -> bool:
-        if future.cancelled():
-            return True
-        error = future.exception()
-        if error is not None:
-            log.error("a change could not be stored: %s", error)
-        return error is not None
-
-
-def _running(attempt: RunningAttempt | None) -> Running | None:
-    if attempt is None:
-        return None
-    return Running(attempt.job.number, attempt.job.id, attempt.number, attempt.token, attempt.started_at)
-
-
-def _import_path() -> str:
-    """PYTHONPATH with which a worker finds this code, also in a checkout, where the protocol has its own folder."""
-    homes = (Path(queuectld.__file__).parent.parent, Path(queuectl_protocol.__file__).parent.parent)
-    return os.pathsep.join(dict.fromkeys(map(str, homes)))
