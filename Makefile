@@ -55,7 +55,7 @@ fuzz: setup ## Mutated requests against a daemon (for how long: SECONDS=60; repe
 torture: setup ## A long kill storm: at least 500 SIGKILLs (repeat one: SEED=n; fewer: KILLS=n)
 	@$(BIN)/python -m tests.crash.storm $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
 
-fresh: setup ## Walk README.md on a bare Debian that is booted for it, as root: SUITE=bookworm, trixie or testing
+fresh: setup ## Walk README.md and docs/ on a bare Debian that is booted for it, as root: SUITE=bookworm, trixie or testing
 	@$(BIN)/python -m tests.fresh $(SUITE)
 
 bench: setup ## Measure us against our peers, write docs/benchmarks.md (QUICK=1: under 3 minutes; BENCH_PEERS="parallel huey")

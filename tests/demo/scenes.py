@@ -151,7 +151,7 @@ def dead_letters(stage: Stage) -> None:
     expect(report.attempts == 1, f"a retried job starts counting anew, but report counts {report.attempts} attempts")
     said = stage.output("report")
     expect(said == "3 orders.csv\n", f"report should say `3 orders.csv`, but says {said!r}")
-    stage.proven("The cause is mended and report has completed; its two old attempts stay in its history.")
+    stage.proven("The cause is fixed and report has completed; its two old attempts stay in its history.")
 
 
 def cancel_tree(stage: Stage) -> None:

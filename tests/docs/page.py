@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block of code; `line` is that of its first line in the page."""
+    """A fenced block of code of a page; `line` is that of its first line."""
 
+    page: Path
     language: str
     line: int
     text: str
@@ -35,7 +36,7 @@ def read_blocks(page: Path) -> list[Block]:
         elif language is None:
             language, start, lines = line[3:], number + 1, []
         else:
-            found.append(Block(language, start, "".join(f"{text}\n" for text in lines)))
+            found.append(Block(page, language, start, "".join(f"{text}\n" for text in lines)))
             language = None
     assert language is None, f"the block that begins in line {start} has no end"
     return found

@@ -1,4 +1,4 @@
-"""What `make fresh` stands on: the lines of README.md that it types, and the terminal that it types them into."""
+"""What `make fresh` stands on: the lines of the pages that it types, and the terminal that it types them into."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from pathlib import Path
 
 import pytest
 
-from tests.fresh import readme
+from tests.fresh import pages
 from tests.fresh.terminal import Terminal
 
 
 def test_the_page_names_the_packages_of_debian() -> None:
-    assert readme.prerequisites() == ["python3-venv"]
+    assert pages.prerequisites() == ["python3-venv"]
 
 
 @pytest.mark.parametrize(
-    ("heading", "number", "part"),
+    ("page", "heading", "number", "part"),
     [
-        ("## Install", 0, "bin/pip install ."),
-        ("### completion", 0, "queuectl completion"),
-        ("## With systemd", 0, "queuectl service install --user"),
-        ("## With systemd", 1, "usermod"),
-        ("## With systemd", 2, "queuectl run"),
+        (pages.README, "## Install", 0, "bin/pip install ."),
+        (pages.COMMANDS, "## completion", 0, "queuectl completion"),
+        (pages.SYSTEMD, "## For yourself", 0, "queuectl service install --user"),
+        (pages.SYSTEMD, "## For the machine", 0, "usermod"),
+        (pages.SYSTEMD, "## For the machine", 1, "queuectl run"),
     ],
 )
-def test_the_sections_that_are_walked_hold_what_is_meant(heading: str, number: int, part: str) -> None:
-    lines = readme.lines(heading, number)
+def test_the_sections_that_are_walked_hold_what_is_meant(page: Path, heading: str, number: int, part: str) -> None:
+    lines = pages.lines(page, heading, number)
     assert any(part in line for line in lines)
     assert not any(" #" in line for line in lines)
 
 
 def test_the_quick_start_begins_with_a_daemon() -> None:
-    assert readme.console("## Quick start")[0].command.startswith("queuectl daemon start")
+    assert pages.console(pages.README, "## Quick start")[0].command.startswith("queuectl daemon start")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""`make fresh SUITE=trixie`: README.md, walked to the letter on a Debian that was made for it, by a user made for it.
+"""`make fresh SUITE=trixie`: README.md and docs/, walked to the letter on a bare Debian by a user made for it.
 
 The Debian is a folder, booted with its own systemd over a throw-away overlay, with this machine's network for pip.
-The user sits at a terminal and types what the page says. The first thing that fails ends it.
+The user sits at a terminal and types what the pages say. The first thing that fails ends it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ USER = "ada"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fresh", description="Walk README.md on a bare Debian.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fresh", description="Walk README.md and docs/ on a bare Debian."
+    )
     parser.add_argument("suite", choices=debian.SUITES)
     parser.add_argument("--without-check", action="store_true", help="all but `.ci/run`, which takes most of the time")
     arguments = parser.parse_args()
@@ -53,7 +55,7 @@ def main() -> int:
         return 1
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    print(f"\nDebian {arguments.suite}: all of it is as README.md says ({time.monotonic() - began:.0f} s).")
+    print(f"\nDebian {arguments.suite}: all of it is as README.md and docs/ say ({time.monotonic() - began:.0f} s).")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The walk through README.md: each step types the lines of a section, and looks whether they did what the page says."""
+"""The walk through README.md and docs/: each step types the lines of a section, and looks at what they did."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from tests.docs.page import agrees
-from tests.fresh import readme
+from tests.fresh import pages
 from tests.fresh.terminal import Terminal
 from tests.systemd.machine import BOOT, REPOSITORY, Machine
 
@@ -67,23 +67,23 @@ class Walk:
     def install(self) -> None:
         with self._login() as terminal:
             self._do(terminal, "sudo apt-get update --quiet=2")
-            packages = " ".join(readme.prerequisites())
+            packages = " ".join(pages.prerequisites())
             self._do(terminal, f"sudo DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 {packages}")
             self._do(terminal, "cd queuectl")
-            for line in readme.lines("## Install"):
+            for line in pages.lines(pages.README, "## Install"):
                 self._do(terminal, line)
             self._do(terminal, "cd")
             self._do(terminal, "queuectl --version")
 
     def quick_start(self) -> None:
         with self._login() as terminal:
-            for example in readme.console("## Quick start"):
+            for example in pages.console(pages.README, "## Quick start"):
                 self._show(terminal, example.command, example.expected)
 
     def completion(self) -> None:
         with self._login() as terminal:
             self._do(terminal, "sudo DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 zsh fish")
-            for line in readme.lines("### completion"):
+            for line in pages.lines(pages.COMMANDS, "## completion"):
                 self._do(terminal, line)
             for shell in SHELLS:
                 self._do(terminal, f"queuectl completion install {shell}")
@@ -101,7 +101,7 @@ class Walk:
 
     def own_service(self) -> None:
         with self._login() as terminal:
-            for line in readme.lines("## With systemd"):
+            for line in pages.lines(pages.SYSTEMD, "## For yourself"):
                 self._do(terminal, line)
             # Two are remembered from the quick start.
             self._look(terminal, "queuectl status", r"Workers: 4 active")
@@ -122,11 +122,11 @@ class Walk:
     def service_of_the_machine(self) -> None:
         with self._login() as terminal:
             self._do(terminal, "cd queuectl")
-            for line in readme.lines("## With systemd", 1):
+            for line in pages.lines(pages.SYSTEMD, "## For the machine"):
                 self._do(terminal, line)
             self._look(terminal, "queuectl status", "no permission|not permitted|may not", status=3)
         with self._login() as terminal:
-            for line in readme.lines("## With systemd", 2):
+            for line in pages.lines(pages.SYSTEMD, "## For the machine", 1):
                 self._look(terminal, line, r"^uid=\d+\(queuectl\) gid=\d+\(queuectl\)")
             self._look(terminal, "queuectl status", "Workers: 2 active")
             self._look(terminal, "queuectl daemon status", r"containment: +cgroup")

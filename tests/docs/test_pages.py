@@ -1,11 +1,13 @@
-"""README.md tells the truth: its examples are run, its tables and its diagram are held against the code.
+"""README.md and docs/ tell the truth: their examples are run, their tables and their diagram are held against the code.
 
-`console` and `python` blocks are run in the order of the page, by one shell against one daemon; `json` blocks are jobs;
-`sh` blocks can't be run in a test (systemctl, sudo), so their commands are only parsed.
+`console` and `python` blocks are run in the order of the page, by one shell against one daemon. That daemon is
+started by the examples of README.md, which are run first for each page. `json` blocks are jobs. `sh` blocks can't be
+run in a test (systemctl, sudo), so their commands are only parsed, as are those in the text.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import shutil
@@ -20,7 +22,6 @@ import pytest
 from queuectl_client.cli import COMMANDS, DONE, INTERRUPTED, REFUSED, USAGE, cli
 from queuectl_client.errors import NoDaemon
 from queuectl_client.system.units import UNITS
-from queuectl_protocol.errors import KINDS
 from queuectl_protocol.jobs import JobSpec, JobState
 from queuectld.cli import command as queuectld
 from queuectld.core.lifecycle import TRANSITIONS
@@ -29,10 +30,15 @@ from tests.docs.page import Block, Example, agrees, anchors, examples, names, re
 from tests.docs.shell import Shell
 from tests.harness import PATIENCE, ROOT, wait_for
 
-pytestmark = pytest.mark.timeout(300)  # the first test waits for the whole tour
+pytestmark = pytest.mark.timeout(300)  # the first test of a page waits for its whole tour
 
-README = ROOT / "README.md"
-BLOCKS = read_blocks(README)
+README, DOCS = ROOT / "README.md", ROOT / "docs"
+# Those that are made from code and measurements have tests of their own.
+PAGES = [
+    README,
+    *sorted(set(DOCS.glob("*.md")) - {DOCS / f"{name}.md" for name in ("benchmarks", "performance", "protocol")}),
+]
+BLOCKS = [block for page in PAGES for block in read_blocks(page)]
 RUN = [block for block in BLOCKS if block.language in {"console", "python"}]
 
 # A page shows a daemon at work as if it needed no time: what only looks is asked again until it sees what is shown.
@@ -41,17 +47,17 @@ TOOLS = ("jq", "socat")
 
 
 def id_of(block: Block) -> str:
-    return f"line-{block.line}"
+    return f"{block.page.stem}-line-{block.line}"
 
 
 # --- the examples ---------------------------------------------------------------------------------------------------
 
 
 class Tour:
-    """Every block of the page that can be run, run.
+    """Every block of a page that can be run, run, where README.md has led to.
 
     Attributes:
-        faults: of a block (by its line): what it printed otherwise than the page says.
+        faults: of a block: what it printed otherwise than the page says.
         skipped: of a block: the tool that is not there.
         left: command lines of processes that were left behind.
     """
@@ -61,19 +67,20 @@ class Tour:
         self._shell = shell
         self._agrees = agrees
         self._names: dict[str, str] = {}  # an id as the page shows it: what it is today
-        self.faults: dict[int, list[str]] = {}
-        self.skipped: dict[int, str] = {}
+        self.faults: dict[Block, list[str]] = {}
+        self.skipped: dict[Block, str] = {}
         self.left: list[str] = []
 
-    def go(self) -> None:
-        for block in RUN:
+    def go(self, page: Path) -> None:
+        for block in (block for block in RUN if block.page in {README, page}):
             missing = [tool for tool in TOOLS if re.search(rf"\b{tool}\b", block.text) and shutil.which(tool) is None]
             if missing:
-                self.skipped[block.line] = missing[0]
+                self.skipped[block] = missing[0]
             elif block.language == "python":
-                self.faults[block.line] = self._run_python(block)
+                self.faults[block] = self._run_python(block)
             else:
-                self.faults[block.line] = [fault for example in examples(block) if (fault := self._run(example))]
+                self.faults[block] = [fault for example in examples(block) if (fault := self._run(example))]
+        self._shell.run("queuectl daemon stop", PATIENCE)
 
     def _run(self, example: Example) -> str:
         seen = ""
@@ -106,7 +113,7 @@ class Tour:
 
 
 def _difference(example: Example, seen: str) -> str:
-    return f"{README.name}:{example.line}: $ {example.command}\n--- the page\n{example.expected}--- today\n{seen}"
+    return f"line {example.line}: $ {example.command}\n--- the page\n{example.expected}--- today\n{seen}"
 
 
 def agrees_on_terminal(expected: str, actual: str) -> bool:
@@ -114,29 +121,44 @@ def agrees_on_terminal(expected: str, actual: str) -> bool:
     return agrees(re.sub(r"(?m)(?<=  )-(?=  |$)", " ", expected), re.sub(r"(?m) +$", "", actual))
 
 
-@pytest.fixture(scope="module", params=["pipe", "terminal"])
-def tour(request: pytest.FixtureRequest) -> Iterator[Tour]:
+@functools.cache
+def tour_of(page: Path, streams: str) -> Tour:
     with tempfile.TemporaryDirectory(prefix="qctl-", ignore_cleanup_errors=True) as directory:
-        shell = Shell(Path(directory), on_terminal=request.param == "terminal")
-        tour = Tour(shell, agrees_on_terminal if request.param == "terminal" else agrees)
+        shell = Shell(Path(directory), on_terminal=streams == "terminal")
+        tour = Tour(shell, agrees_on_terminal if streams == "terminal" else agrees)
         try:
-            tour.go()
+            tour.go(page)
         finally:
             shell.close()
             tour.left = shell.left()
             shell.clean_up()
-        yield tour
+        return tour
 
 
+on_both = pytest.mark.parametrize("streams", ["pipe", "terminal"])
+
+
+@on_both
 @pytest.mark.parametrize("block", RUN, ids=id_of)
-def test_examples_print_what_the_page_shows(tour: Tour, block: Block) -> None:
-    if block.line in tour.skipped:
-        pytest.skip(f"{tour.skipped[block.line]} is not installed")
-    assert not tour.faults[block.line], "\n".join(tour.faults[block.line])
+def test_examples_print_what_the_page_shows(block: Block, streams: str) -> None:
+    tour = tour_of(block.page, streams)
+    if block in tour.skipped:
+        pytest.skip(f"{tour.skipped[block]} is not installed")
+    assert not tour.faults[block], "\n".join(tour.faults[block])
 
 
-def test_the_examples_leave_nothing_running(tour: Tour) -> None:
-    assert not tour.left
+@on_both
+@pytest.mark.parametrize("page", dict.fromkeys(block.page for block in RUN), ids=lambda page: page.stem)
+def test_the_examples_leave_nothing_running(page: Path, streams: str) -> None:
+    assert not tour_of(page, streams).left
+
+
+@pytest.mark.parametrize(
+    "page", dict.fromkeys(block.page for block in RUN if block.page != README), ids=lambda page: page.stem
+)
+def test_a_page_says_where_its_examples_begin(page: Path) -> None:
+    first = min(block.line for block in RUN if block.page == page)
+    assert "[quick start](../README.md#quick-start)" in "\n".join(page.read_text().splitlines()[:first])
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "json"], ids=id_of)
@@ -231,6 +253,24 @@ def test_commands_that_are_not_run_exist(block: Block) -> None:
     assert seen
 
 
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def _commands_in_text(page: Path) -> Iterator[str]:
+    """What begins with `queuectl` and a command, in code within the text and in tables."""
+    for code in re.findall(r"`([^`]+)`", _FENCED.sub("", page.read_text())):
+        line = re.sub(r"""'[^']*'|"[^"]*\$\([^"]*\"""", "1", " ".join(code.split()).replace("\\|", "|"))
+        yield from re.findall(r"\bqueuectl ((?:--\S+ \S+ )?[a-z][^|;&]*)", line)
+
+
+@pytest.mark.parametrize(
+    ("page", "command"), [(page, command) for page in PAGES for command in dict.fromkeys(_commands_in_text(page))]
+)
+def test_commands_in_the_text_exist(page: Path, command: str) -> None:
+    if command not in COMMANDS:  # a sentence may name a command without what it needs
+        _parse(cli, "queuectl", shlex.split(command))
+
+
 @pytest.mark.parametrize("words", [["enqueue", "--prio", "1"], ["worker", "begin"], ["frobnicate"]])
 def test_commands_that_do_not_exist_are_noticed(words: list[str]) -> None:
     with pytest.raises(click.UsageError):
@@ -246,15 +286,8 @@ def test_every_command_has_an_example(leaf: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_a_section(name: str) -> None:
-    assert f"\n### {name}\n" in README.read_text()
-
-
-@pytest.mark.parametrize(
-    "option",
-    [option.name for option in queuectld.params if isinstance(option, click.Option) and option.allow_from_autoenv],
-)
-def test_every_option_of_the_daemon_is_told_with_its_variable(option: str) -> None:
-    assert f"`QUEUECTL_{option.upper()}`" in README.read_text()
+    assert f"\n## {name}\n" in (DOCS / "commands.md").read_text()
+    assert f"\n| [{name}](docs/commands.md#{name}) | " in README.read_text()
 
 
 # --- tables and the diagram -----------------------------------------------------------------------------------------
@@ -273,31 +306,40 @@ def test_the_diagram_is_the_table_of_transitions() -> None:
 
 
 def test_the_table_of_settings_is_the_code() -> None:
-    assert table_after(README, "| key | default | range | meaning |") == [
+    assert table_after(DOCS / "settings.md", "| key | default | range | meaning |") == [
         f"| `{key}` | {_figure(row.default)} | {_figure(row.low)} to {_figure(row.high)} | {row.description} |"
         for key, row in DEFINITIONS.items()
     ]
+
+
+def test_the_table_of_the_daemons_options_is_the_code() -> None:
+    rows = table_after(DOCS / "settings.md", "| flag | variable | key | default |")
+    told = [tuple(cell.strip() for cell in row.split("|")[1:4]) for row in rows]
+    options = [option for option in queuectld.params if isinstance(option, click.Option) and option.allow_from_autoenv]
+    assert set(told) == {
+        (
+            f"`{option.opts[0]}`",
+            f"`QUEUECTL_{str(option.name).upper()}`",
+            f"`{option.name}`" if option.name != "config" else "",
+        )
+        for option in options
+    }
+    assert len(told) == len(options)
 
 
 def _figure(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.15g}"
 
 
-def test_the_table_of_errors_is_the_code() -> None:
-    assert table_after(README, "| kind | code | meaning |") == [
-        f"| `{kind.word}` | {kind.code} | {kind.meaning} |" for kind in KINDS.values()
-    ]
-
-
 def test_the_table_of_exit_statuses_is_the_code() -> None:
-    told = [int(row.split("|")[1]) for row in table_after(README, "| status | meaning |")]
+    told = [int(row.split("|")[1]) for row in table_after(DOCS / "commands.md", "| status | meaning |")]
     assert told == [DONE, REFUSED, USAGE, NoDaemon.exit_status, INTERRUPTED]
 
 
 def test_the_table_of_fields_is_the_code() -> None:
     told = [
         tuple(cell.strip() for cell in row.split("|")[1:3])
-        for row in table_after(README, "| field | default | meaning |")
+        for row in table_after(DOCS / "jobs.md", "| field | default | meaning |")
     ]
     assert [name for name, _ in told] == [f"`{field.name}`" for field in msgspec.structs.fields(JobSpec)]
     for field, (_, default) in zip(msgspec.structs.fields(JobSpec), told, strict=True):
@@ -305,12 +347,19 @@ def test_the_table_of_fields_is_the_code() -> None:
             assert default == f"`{msgspec.json.encode(field.default).decode()}`", field.name
 
 
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", README.read_text())
-    assert links
-    for link in links:
+LINKING = [README, ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", _FENCED.sub("", page.read_text())):
         path, _, anchor = link.partition("#")
         if not path.startswith("https://"):
-            target = ROOT / path if path else README
+            target = page.parent / path if path else page
             assert target.is_file(), link
             assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_the_readme_leads_to_every_page(page: Path) -> None:
+    assert f"](docs/{page.name})" in README.read_text()
