@@ -22,17 +22,18 @@ _CHASE = 0.5
 
 
 _LOOKS = 10
-"""Looks in a row for what is new of a tree that is being stopped: the worker has its heartbeats to send.
+"""Looks for new processes of a tree that is being stopped, at most: the worker has to send its heartbeats.
 
-Who forks and exits faster than that may get no SIGTERM: SIGKILL has to end it.
+A process that forks and exits faster than that may get no SIGTERM. SIGKILL ends it later.
 """
 
 
 _LOOKS_AT_LEAST = 3
+"""Looks that are taken even if the time of a chase is over: this process may have got no processor meanwhile."""
 
 
 _NAPS = 50
-"""How often a process may be waited for beyond the time of a chase."""
+"""Short waits for a process to stop, beyond the time of a chase, at most."""
 
 
 _QUIET = 0.003
@@ -40,10 +41,11 @@ _QUIET = 0.003
 
 
 def terminate_descendants(others: Callable[[], Iterable[int]] = tuple) -> None:
-    """SIGTERM all that run below this process, and `others`, as if at one moment; stopped ones are woken, to act on it.
+    """Send SIGTERM to all processes below this one, and to `others`, as if at one moment.
 
-    They are stopped first, until nobody new is found: what a shell starts between being seen and being signalled would
-    otherwise get no signal, and run on without the shell. What somebody starts to clean up after SIGTERM gets none.
+    The processes are stopped first, until no new one is found. Otherwise a process that a shell starts between the look
+    and the signal would get no SIGTERM, and would run on without the shell. After SIGTERM, SIGCONT wakes all of them so
+    that they act on it. A process that is started after that, to clean up, gets no signal.
     """
     stopped: dict[int, None] = {}
     end = time.monotonic() + _CHASE
@@ -53,7 +55,6 @@ def terminate_descendants(others: Callable[[], Iterable[int]] = tuple) -> None:
         return next(naps, None) is not None or time.monotonic() < end
 
     for look in range(_LOOKS):
-        # Time alone does not tell: this process may have been kept waiting all the while.
         if look >= _LOOKS_AT_LEAST and time.monotonic() > end:
             break
         table = processes()
@@ -61,22 +62,23 @@ def terminate_descendants(others: Callable[[], Iterable[int]] = tuple) -> None:
         fresh = [pid for pid in found if pid not in stopped and table[pid].state not in "ZX"]
         if not fresh:
             break
-        # Parents first, each until it has stopped: those that wait for a child to stop (su does) must not see it.
+        # Parents are stopped first. A parent that waits for a stopped child (su does) must not see its child stop.
         for pid in sorted(fresh, key=lambda pid: (table[pid].start_ticks, pid)):
             _stop(pid, may_wait)
             stopped[pid] = None
     for pid in stopped:
         send(pid, signal.SIGTERM)
-    # Children first, for the same reason. By now their parents have signals of their own to act on, so a shell does not
-    # go on as if a child had failed.
+    # Children are woken first, so that no parent sees a stopped child. Each parent has its own SIGTERM by now, so a
+    # shell does not go on as if a child had failed.
     for pid in reversed(stopped):
         send(pid, signal.SIGCONT)
 
 
 def _stop(pid: int, may_wait: Callable[[], bool]) -> None:
-    """SIGSTOP a process, and wait until it has stopped, unless the kernel keeps it, as long as `may_wait` says so.
+    """Send SIGSTOP to a process and wait until it has stopped, for as long as `may_wait` says so.
 
-    Signals come in their own time: one that is in waitpid(2) looks at its children once more before its own.
+    The wait is needed: a process that sleeps in waitpid(2) looks at its children once more before it stops. A process
+    in uninterruptible sleep is not waited for.
     """
     if not send(pid, signal.SIGSTOP):
         return
@@ -85,10 +87,11 @@ def _stop(pid: int, may_wait: Callable[[], bool]) -> None:
 
 
 def kill_rounds(find: Callable[[], Iterable[int]]) -> Iterable[int]:
-    """SIGKILL what `find` finds, round by round; yields how many were found in each, endlessly.
+    """Send SIGKILL to what `find` finds, round after round, endlessly; yields how many were found in each round.
 
-    Who forks as fast as it can outruns killing one by one, because each death makes room for another child. So after
-    some rounds all that is found is stopped first: the stopped keep their places, and those that still fork get fewer.
+    Processes that fork as fast as they can are not ended by killing one after the other, because each death makes room
+    for another child. So from the fourth round on, all that are found are stopped before they are killed: a stopped
+    process still counts against the limit of processes, and fewer are left that fork.
     """
     rounds = 0
     while True:
@@ -108,9 +111,10 @@ def kill_rounds(find: Callable[[], Iterable[int]]) -> Iterable[int]:
 
 
 def halt(find_children: Callable[[], Iterable[int]]) -> None:
-    """Stop children as they come, until no new one comes: ahead of a look at all processes, which takes longer.
+    """Stop children as they appear, until no new one appears, or for `_CHASE` seconds.
 
-    Whoever forks and exits at once is gone before such a look has come to it; but its child is a new child here.
+    A look at all processes takes longer than a process lives that forks and exits at once. But the child of such a
+    process becomes a new child of this process, and is seen here.
     """
     seen: set[int] = set()
     began = quiet_since = time.monotonic()
@@ -124,7 +128,7 @@ def halt(find_children: Callable[[], Iterable[int]]) -> None:
 
 
 def kill_descendants() -> None:
-    """SIGKILL all that run below this process, once; the caller reaps and calls again until it has no children."""
+    """Send SIGKILL to all processes below this one. The caller reaps, and calls again until it has no children."""
     halt(lambda: children(os.getpid()))
 
     def find() -> Iterable[int]:

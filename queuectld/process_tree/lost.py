@@ -19,15 +19,15 @@ from queuectld.process_tree.marks import MARKER, carries, lock_identity, lock_is
 from queuectld.process_tree.proc import Process, children, descendants, is_alive, process, processes, send
 
 _NEWEST = 100
-"""Orphans that are looked at in a chase: an init that is slow to collect its children has thousands of dead ones."""
+"""Orphans that are looked at in a chase, at most: an init that is slow to collect its children has thousands."""
 
 
 _DOUBTS = 50
-"""Looks in a row at which processes came and went unseen, but none of the tree's, that count as a proof too."""
+"""Looks in a row that count as a proof although processes came and went unseen in each of them."""
 
 
 def _living(roots: Collection[int], table: dict[int, Process]) -> list[int]:
-    """Those of the roots, and of all below them, that live."""
+    """The PIDs of those among the roots, and among all processes below the roots, that live."""
     everyone = {*roots, *descendants(roots, table)}
     return [pid for pid in everyone if pid > 1 and table[pid].state not in "ZX"]
 
@@ -36,8 +36,8 @@ class _LostTree:
     """What is left of a worker that vanished or fell silent, looked for anew each time.
 
     Attributes:
-        orphaned: at the last look, a child was there that it may have left. Even a dead one may have had a child, and
-            that is a child of this process since.
+        orphaned: at the last look, this process had a child that the worker may have left. A dead child counts too: it
+            may have had a child itself, which is a child of this process now.
         doubtful: at the last look, a process was gone before it could be looked at.
     """
 
@@ -56,15 +56,15 @@ class _LostTree:
         self._group = group
         self._orphans = orphans
         self._not_of_it: dict[int, int] = {}
-        """Start times of all that were looked at and carry nothing of this tree, by PID."""
+        """PID -> start time of each process that was looked at and carries nothing of this tree."""
         self._adopters: set[int] = set()
-        """Who gets the orphans of this tree: init, mostly."""
+        """PIDs of the processes that get the orphans of this tree: init, mostly."""
         self._identity = lock_identity(lock)
         self._found: dict[int, int] = {}
-        """Start times of all that were found so far: they, and whom they leave, are waited for, whatever they carry."""
+        """PID -> start time of each process that was found so far. They are waited for, whatever they carry by now."""
 
     def find(self) -> list[int]:
-        """Who lives of it."""
+        """The PIDs of the processes of the tree that live."""
         halt(self._orphans)
         if self._adopters:
             looked_at: set[int] = set()
@@ -81,23 +81,23 @@ class _LostTree:
             roots.update(set(self._group.processes()) & set(table))
         self.doubtful = False
         found = _living(roots, table)
-        # All others need no look yet where there is somebody; and none at all where there was no attempt that anybody
-        # could carry something of.
+        # All other processes are looked at only where none was found so far, and only where there was an attempt whose
+        # marker or lock they could carry.
         if not found and (self._marker or not lock_is_free(self._lock)):
             found = _living(self._marked(table), table)
         self._found.update((pid, table[pid].start_ticks) for pid in found)
         return found
 
     def _marked(self, table: dict[int, Process]) -> set[int]:
-        """Those that carry the marker or the lock. They are added to the table, and stopped before they are gone."""
+        """The PIDs of processes that carry the marker or the lock. Each is stopped at once, and added to the table."""
         found = set()
         for pid in newest_first():
             known = self._not_of_it.get(pid)
             if pid == os.getpid() or (known is not None and pid in table and table[pid].start_ticks == known):
-                continue  # what a process carries is looked up once: whoever was none of the tree's does not become one
+                continue  # what a process carries is looked up once: a process can't become part of the tree later
             entry = process(pid)
             if entry is None:
-                # One that is there and hidden is another user's. One that is gone may have been of the tree.
+                # A process that is there and hidden is another user's. One that is gone may have been of the tree.
                 self.doubtful = self.doubtful or (known is None and not os.path.exists(f"/proc/{pid}"))
                 continue
             self._not_of_it[pid] = entry.start_ticks
@@ -113,7 +113,7 @@ class _LostTree:
         return found
 
     def _adopted(self, looked_at: set[int]) -> list[int]:
-        """Those of the tree whom others have got as orphans, and who were not looked at before; the newest only."""
+        """PIDs of the tree's newest processes that became children of `_adopters`, but for those in `looked_at`."""
         found = []
         for adopter in self._adopters:
             for pid in reversed(children(adopter)[-_NEWEST:]):
@@ -126,7 +126,7 @@ class _LostTree:
         return found
 
     def is_gone(self) -> bool:
-        """Whether, if nobody was found, that was everybody; but for what `orphaned` and `doubtful` say."""
+        """Whether the group is empty, the worker dead and its lock free. `orphaned` and `doubtful` say the rest."""
         empty = self._group is None or self._group.is_empty()
         return empty and not is_alive(self._pid, self._start_ticks) and lock_is_free(self._lock)
 
@@ -157,7 +157,8 @@ def end_lost_tree(
     pause, doubts = 0.005, 0
     for count in kill_rounds(tree.find):
         if count == 0 and not tree.orphaned and tree.is_gone():
-            # Short-lived processes of others leave a doubt too; but those of the tree would not go unseen for so long.
+            # Short-lived processes of others make a look doubtful too. Processes of the tree would not go unseen in so
+            # many looks.
             doubts = doubts + 1 if tree.doubtful else _DOUBTS
             if doubts >= _DOUBTS:
                 if group is not None:

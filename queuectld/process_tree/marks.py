@@ -21,12 +21,15 @@ MARKER = "QUEUECTL_LEASE"
 
 
 def marker(state_dir: Path, token: str) -> str:
-    """The value of MARKER: the token, and whose it is. A copy of a database has its tokens, not its directory."""
+    """The value of MARKER: the lease's token and the queue's mark.
+
+    A copy of a database has the same tokens, but lies in another directory, so the mark differs.
+    """
     return f"{token}{queue_mark(state_dir)}"
 
 
 def queue_mark(state_dir: Path) -> str:
-    """What all markers of a queue end with, and those of no other do."""
+    """The end of all markers of one queue, and of no other: it names the state directory by device and inode."""
     status = os.stat(state_dir)
     return f"@{status.st_dev:x}-{status.st_ino:x}"
 
@@ -35,13 +38,13 @@ class LockFile(NamedTuple):
     """What a lock's file is known by among the descriptors of a process."""
 
     name: str
-    """Without its directory. A file that is not called so is not looked at."""
+    """The file's name without its directory. A descriptor of a file with another name is not looked at."""
     device: int
     inode: int
 
 
 def take_lock(path: Path) -> int:
-    """Open and lock a worker's own file; the descriptor is inheritable: its jobs hold the lock too.
+    """Open and lock a worker's own file. The descriptor is inheritable, so the worker's jobs hold the lock too.
 
     Raises:
         OSError: somebody holds it, or the directory is gone.
@@ -59,7 +62,7 @@ def take_lock(path: Path) -> int:
 def lock_is_free(path: Path) -> bool:
     """Whether nobody holds the lock, neither the worker nor anyone who inherited it.
 
-    Nobody can be seen to hold one whose file is gone, or has something else in its place: a job may have done that.
+    A lock whose file is gone, or has something else in its place (a job may have done that), counts as free.
 
     Raises:
         OSError: that can't be found out now: no descriptor is left, its directory is closed, the disk failed.
@@ -87,7 +90,9 @@ def carries(pid: int, marker: bytes, lock: LockFile | None) -> bool:
                 return True
         return lock is not None and lock in _open_of(pid, [lock])
     except PermissionError:
-        return False  # another user's: a job that changed its user is found as a descendant or by its cgroup
+        return (
+            False  # another user's: a process of a job that changed its user is found as a descendant, or by its cgroup
+        )
     except OSError as error:
         raise ProcessLookupError from error
 
@@ -102,8 +107,8 @@ def _open_of(pid: int, locks: Collection[LockFile]) -> set[LockFile]:
     for number in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(OSError):
             path = f"/proc/{pid}/fd/{number}"
-            # To ask for a file's status takes an answer of its file system, and one that hangs (NFS) never gives it:
-            # so only what is called like a lock is asked for. The name, which the kernel knows, costs no question.
+            # stat(2) asks the file system, and one that hangs (NFS) never answers. So it is called only for a file with
+            # the name of a lock. readlink(2) asks the kernel alone.
             name = os.path.basename(os.readlink(path)).removesuffix(" (deleted)")
             if any(name == lock.name for lock in locks):
                 status = os.stat(path)
@@ -112,7 +117,7 @@ def _open_of(pid: int, locks: Collection[LockFile]) -> set[LockFile]:
 
 
 def carried(pid: int, locks: Collection[LockFile]) -> tuple[set[str], set[LockFile]]:
-    """What a process is seen to carry: values of MARKER in its environment; which of `locks` it has open."""
+    """The values of MARKER in a process's environment, and those of `locks` that it has open, as far as is seen."""
     marks: set[str] = set()
     files: set[LockFile] = set()
     prefix = f"{MARKER}="
@@ -125,7 +130,7 @@ def carried(pid: int, locks: Collection[LockFile]) -> tuple[set[str], set[LockFi
 
 
 def lock_identity(path: Path) -> LockFile | None:
-    """By what a lock's file is found; None where it is gone, or something else is in its place: a job can do that."""
+    """What the file of a lock is known by. None where it is gone, or something else is there: a job can do that."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -150,7 +155,10 @@ def carriers(mark: str, lock: LockFile) -> list[int]:
 
 
 def newest_first() -> list[int]:
-    """The PIDs of all processes, the newest first: those that are soonest gone. PIDs are given out in a circle."""
+    """The PIDs of all processes, the newest first, because new processes tend to end first.
+
+    The kernel gives out PIDs in rising order, and begins again after the highest.
+    """
     with open("/proc/loadavg", "rb") as file:
         last = int(file.read().split()[-1])
     return sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), key=lambda pid: (last - pid) % 2**22)

@@ -19,7 +19,8 @@ class Process(NamedTuple):
 
     pid: int
     state: str
-    """Z of a process all of which is dead; D of one whose first thread alone is, for which the kernel says Z too."""
+    """A letter of proc(5). Z: all threads of the process are dead. D: at least one thread lives, also where the kernel
+    says Z because the first thread is dead."""
     parent: int
     session: int
     start_ticks: int
@@ -64,7 +65,11 @@ def process(pid: int) -> Process | None:
 
 
 def processes() -> dict[int, Process]:
-    """All that can be seen. No snapshot: who forks meanwhile may be missing, so callers look until nothing is left."""
+    """All processes that can be seen.
+
+    This is no snapshot. A process that forks during the look may have a child that is missing here, so callers look
+    again until they find nothing.
+    """
     found = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and (entry := process(int(name))) is not None:
@@ -73,7 +78,7 @@ def processes() -> dict[int, Process]:
 
 
 def children(pid: int) -> list[int]:
-    """Its direct children, dead ones that nobody has collected included.
+    """The direct children of a process, with the dead children that nobody has collected.
 
     A hundred times quicker than a look at all processes, and complete as long as no child is collected meanwhile.
     """
@@ -99,19 +104,20 @@ def open_process(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
     except OSError as error:
-        if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):  # the last two, by the kernel's age: of a thread
+        # For the number of a thread, the kernel says EINVAL or ENOENT, by its version.
+        if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
             return None
         raise
 
 
 def is_alive(pid: int, start_ticks: int) -> bool:
-    """Whether this very process lives; a zombie does not."""
+    """Whether the process of this PID and start time (clock ticks since boot) lives. A zombie does not live."""
     entry = process(pid)
     return entry is not None and entry.start_ticks == start_ticks and entry.state not in "ZX"
 
 
 def is_worker(pid: int, worker: str, state_dir: Path) -> bool:
-    """Whether a process was started as that worker of that state directory: by its command line."""
+    """Whether the command line of a process says that it is this worker of this state directory."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         after = words.index(b"queuectld.worker") + 1
@@ -122,7 +128,7 @@ def is_worker(pid: int, worker: str, state_dir: Path) -> bool:
 
 
 def descendants(roots: Collection[int], table: dict[int, Process]) -> set[int]:
-    """Everyone below `roots`, the roots themselves not included; zombies included."""
+    """The PIDs of all processes below `roots`, without the roots, with zombies."""
     children: dict[int, list[int]] = {}
     for entry in table.values():
         children.setdefault(entry.parent, []).append(entry.pid)
@@ -137,15 +143,18 @@ def descendants(roots: Collection[int], table: dict[int, Process]) -> set[int]:
 
 
 def send(pid: int, number: signal.Signals) -> bool:
-    """Signal one process; whether it could be: one that is gone is fine. Never a group, never everybody.
+    """Send a signal to one process, never to a group and never to all processes.
+
+    Returns:
+        Whether the kernel took the signal. It does not where the process is gone.
 
     Raises:
         ValueError: for a pid that kill(2) would take for a group or for all processes, and for init.
     """
     if pid <= 1:
         raise ValueError(f"refusing to signal pid {pid}")
-    # One that has become another user (sudo) can't be signalled; the others of its tree must be all the same, and the
-    # proof waits for its end.
+    # A process that has become another user's (sudo) can't be signalled. The other processes of its tree must be
+    # signalled all the same. The proof that the tree is gone waits until that process has ended.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
         return True

@@ -44,9 +44,10 @@ from queuectld.worker.attempt_lock import AttemptLock
 from queuectld.worker.runner import Attempt, Surroundings, clean_environment, result_of
 
 IDLE_PATIENCE = 30.0
-"""Seconds that a worker without a job waits for its daemon to come back: long enough for one that is started again.
+"""Seconds that a worker without a job waits for its daemon to come back: long enough for a restart.
 
-It may have been given a job that it never heard of; gone too soon, it would count as lost with it.
+The daemon may have leased a job to this worker without the worker knowing. A worker that exits too soon would be taken
+for lost, and the job with it.
 """
 
 REPORT_PATIENCE = 60.0
@@ -71,7 +72,7 @@ class Worker:
     def __init__(self, worker_id: str, socket_path: Path, state_dir: Path, groups: Path | None, mark: str) -> None:
         self._id = worker_id
         self._mark = mark
-        """Of the queue. A worker that a daemon before 0.2 started learns it from the first daemon that has one."""
+        """The queue's mark. A worker that version 0.1 started learns it from the first daemon that tells it."""
         self._socket_path = socket_path
         self._state_dir = state_dir
         self._surroundings = Surroundings(
@@ -90,7 +91,7 @@ class Worker:
         self._connection: socket.socket | None = None
         self._lines = Lines(framing.MAX_TOLD)
         self._unsent = bytearray()
-        """What the connection could not take yet: an attach and an outcome at most, and the rest of a heartbeat."""
+        """Bytes that the connection could not take yet: at most an attach, an outcome, and the rest of a heartbeat."""
         self._calls: dict[int, str] = {}
         self._next_call = 1
         self._attached = self._was_attached = self._nobody_listens = False
@@ -98,14 +99,14 @@ class Worker:
         self._untold: AttemptResult | None = None
         self._recorded = False
         self._homeless = False
-        """The state directory was gone when the exit record was to be written: nobody may ever look for it there."""
+        """The state directory was gone when the exit record was to be written: no daemon will look for the record."""
         self._complained = False
-        """Of a disk that did not take the exit record."""
+        """The worker has logged that the disk did not take the exit record."""
         self._carried: AttemptResult | None = None
         self._exiting = False
         self._interrupted = False
         self._leave_by: float | None = None
-        """It has told the daemon that it goes, and waits no longer than this for the daemon to let it go."""
+        """Monotonic seconds. The worker has told the daemon that it goes, and waits for the answer until then."""
         self._heartbeat_interval = 5.0
         self._kill_grace = 10.0
         now = time.monotonic()
@@ -115,7 +116,7 @@ class Worker:
         self._retries = 0
         self._next_try = now
         self._address = socket_path
-        """Of what is connected, or was last."""
+        """The address of the present connection, or of the last one."""
         self._next_look = now
 
     # --- the loop -----------------------------------------------------------------------------------------------
@@ -133,11 +134,11 @@ class Worker:
             if self._connection is not None:
                 return False  # the answer to the attach may bring an attempt
             if self._untold is not None and not self._recorded and not self._homeless:
-                return False  # it is nowhere but here
+                return False  # the outcome is nowhere but in this process
             if self._exiting:
                 return True
             if self._nobody_listens and not self._was_attached:
-                return True  # who started it listened before that, so is gone; a successor has no use for it
+                return True  # its daemon listened before it started this worker, so that daemon is gone
             patience = REPORT_PATIENCE if self._untold else IDLE_PATIENCE
             return time.monotonic() >= self._away_since + patience
         return self._exiting and self._untold is None

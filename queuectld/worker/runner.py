@@ -22,13 +22,14 @@ from queuectld.worker.limited_log import LimitedLog
 from queuectld.worker.spawning import NOT_EXECUTABLE, NotStarted, spawn
 
 _NOT_FOR_JOBS = ("NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC")
-"""What systemd says to one service. Whoever enqueued from within a service is not to be answered for by the job."""
+"""Variables by which systemd speaks to one service. A job that was enqueued from within a service does not get them: it
+must not answer systemd in the name of that service."""
 
 START_PATIENCE = 60.0
-"""Seconds for which it is tried to start a job on a machine that lacks processes or memory at the moment."""
+"""Seconds for which the worker tries to start a job while the machine lacks processes or memory."""
 
 _START_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Seconds between these tries; the last one repeats."""
+"""Seconds between two tries to start a job; the last one repeats."""
 
 _REKILL_INTERVAL = 0.05
 """Seconds between two looks at a tree that got SIGKILL and still has processes."""
@@ -37,12 +38,12 @@ _OUTSIDER_LOOK = 0.05
 _OUTSIDER_KILL = 1.0
 """Seconds between two looks whether processes that left the tree are gone, and between two searches for them.
 
-No signal tells of their end, and to find them takes a look at all processes.
+No signal tells the worker that such a process has ended. A search for them looks at all processes.
 """
 
 
 def clean_environment() -> dict[str, str]:
-    """The small base that a job gets which brings no environment of its own."""
+    """The variables that a job gets besides those that it brings itself."""
     try:
         user = pwd.getpwuid(os.getuid())
         name, home = user.pw_name, user.pw_dir
@@ -96,12 +97,12 @@ class Attempt:
     """
 
     def __init__(self, lease: Lease, surroundings: Surroundings, kill_grace: float) -> None:
-        """Start it. What can't be started has its `result` at once, or soon; it is no error of the worker's."""
+        """Start the attempt. One that can't be started has a `result` soon; that is no error of the worker."""
         self.lease = lease
         self.kill_grace = kill_grace
         self.result: AttemptResult | None = None
         self.delayed_by: str | None = None
-        """Why it could not be started so far; it is tried again."""
+        """Why the job could not be started so far; the worker tries again."""
         self._deadline: float | None = None
         self._phase = _Phase.STARTING
         self._ended_as: Outcome | None = None
@@ -187,17 +188,19 @@ class Attempt:
             try:
                 group.make()
             except OSError:
-                return contextlib.nullcontext()  # the job is not to blame; it is held together as elsewhere
+                return (
+                    contextlib.nullcontext()
+                )  # not the fault of the job: its processes are found as they are without cgroups
             self._group = group
         return self._group.entered(around.own_group)
 
     def end(self, outcome: Outcome, kill_grace: float, *, unasked: bool = False) -> None:
-        """End the tree: SIGTERM now, SIGKILL after `kill_grace` seconds; nothing where it is being ended already.
+        """End the tree: SIGTERM now, SIGKILL after `kill_grace` seconds. Does nothing where that has begun already.
 
         Args:
-            outcome: what it has, unless its main process has ended before.
+            outcome: of the attempt, unless its main process has ended before.
             kill_grace: seconds, 0 or more.
-            unasked: no daemon asked for this.
+            unasked: no daemon asked for this end.
         """
         if self.result is not None:
             return
@@ -229,8 +232,8 @@ class Attempt:
             return
         if self._log is not None:
             self._log.look(time.monotonic())
-        # A process that was moved below another subreaper is no child of ours, but still in the group; one that was
-        # moved out of the group is still a child. Only both together are the proof.
+        # A process below another subreaper is no child of this worker, but is still in the group. A process that was
+        # moved out of the group is still a child. Only both looks together are the proof.
         alone = self._reap() and (self._group is None or self._group.is_empty())
         if self._status is not None and alone:
             if self._around.attempt_lock.is_free():
@@ -253,9 +256,9 @@ class Attempt:
                 self._deadline = time.monotonic() + pause
 
     def _on_outsiders(self) -> None:
-        """End those who have left the tree, and still hold its lock: nothing is told before they are gone.
+        """End processes that have left the tree and still hold the attempt's lock; only then is the outcome told.
 
-        A job that enters a PID namespace leaves its orphans to the init there, for example.
+        For example, a job that enters a PID namespace leaves its orphans to the init of that namespace.
         """
         if not self._has_outsiders:
             self._has_outsiders = True
