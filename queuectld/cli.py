@@ -15,7 +15,7 @@ from queuectl_protocol.messages import MAX_WORKERS
 from queuectl_protocol.version import __version__
 from queuectld import daemon, start
 from queuectld.host import journal
-from queuectld.host.errors import StartError
+from queuectld.host.start_error import StartError
 from queuectld.process_tree import cgroups
 from queuectld.store.base import StorageError
 

@@ -28,8 +28,8 @@ from queuectld.handlers.log_watches import LogWatches
 from queuectld.host import claims, handover, limits, sdnotify, socket_file, successor
 from queuectld.host.clock import Clock
 from queuectld.host.diskspace import DiskSpace
-from queuectld.host.errors import StartError
 from queuectld.host.listening import Listening
+from queuectld.host.start_error import StartError
 from queuectld.host.statusline import StatusLine
 from queuectld.host.threads import Threads
 from queuectld.pool import orphans

@@ -12,7 +12,7 @@ from queuectl_protocol.messages import (
     JobPage,
 )
 from queuectld import failpoints
-from queuectld.attempt_files.logs import remove_logs
+from queuectld.attempt_files.log_reading import remove_logs
 from queuectld.handlers import jobs
 from queuectld.handlers.context import Context
 from queuectld.pool.handles import Peer

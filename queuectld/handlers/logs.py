@@ -9,7 +9,7 @@ from pathlib import Path
 
 from queuectl_protocol.jobs import ENDED
 from queuectl_protocol.messages import JobLogs, JobLogsParams
-from queuectld.attempt_files import logs
+from queuectld.attempt_files import log_reading
 from queuectld.attempt_files.log_files import log_path
 from queuectld.handlers.context import Context
 from queuectld.pool.handles import Peer
@@ -49,8 +49,10 @@ async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
                 followed = path
             if offset is None:
                 tail = params.tail
-                offset = params.offset if tail is None else await context.log_files.run(logs.offset_of_tail, path, tail)
-            piece = await context.log_files.run(logs.read_piece, path, offset)
+                offset = params.offset
+                if tail is not None:
+                    offset = await context.log_files.run(log_reading.offset_of_tail, path, tail)
+            piece = await context.log_files.run(log_reading.read_piece, path, offset)
             end = attempt.outcome is not None and piece.at_end
             if piece.data or end or not params.follow:
                 return _answer(attempt.number, piece, end=end, raw=params.base64)
@@ -63,7 +65,7 @@ async def read(context: Context, _peer: Peer, params: JobLogsParams) -> JobLogs:
             context.log_watches.unfollow(followed, changed)
 
 
-def _answer(attempt: int, piece: logs.Piece, *, end: bool, raw: bool) -> JobLogs:
+def _answer(attempt: int, piece: log_reading.Piece, *, end: bool, raw: bool) -> JobLogs:
     data = piece.data
     text = encoded = None
     if raw:

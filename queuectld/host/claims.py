@@ -17,10 +17,10 @@ from queuectl_protocol import paths
 from queuectld import failpoints
 from queuectld.host import directory, socket_file
 from queuectld.host.diskspace import DiskSpace
-from queuectld.host.errors import StartError
 from queuectld.host.handover import Handover
 from queuectld.host.listening import Listening, own_name
 from queuectld.host.names import NO_FILE, file_identity
+from queuectld.host.start_error import StartError
 
 log = logging.getLogger("queuectld")
 

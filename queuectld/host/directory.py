@@ -10,8 +10,8 @@ import stat
 from pathlib import Path
 
 from queuectld.attempt_files import address, regular_files
-from queuectld.host.errors import StartError
 from queuectld.host.names import check_name, file_identity, identity_of
+from queuectld.host.start_error import StartError
 
 LOCK = "daemon.lock"
 """In the state directory: locked by its daemon, whose PID it holds."""

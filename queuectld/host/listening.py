@@ -16,8 +16,8 @@ from pathlib import Path
 
 from queuectld.attempt_files import address as address_file
 from queuectld.host import names, socket_file
-from queuectld.host.errors import StartError
 from queuectld.host.looks import next_look
+from queuectld.host.start_error import StartError
 
 log = logging.getLogger("queuectld.listening")
 

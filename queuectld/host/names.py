@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from queuectld.host.errors import StartError
+from queuectld.host.start_error import StartError
 
 
 def check_name(path: Path, what: str, hint: str) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from queuectl_protocol import trust
 from queuectl_protocol.paths import MAX_SOCKET_PATH
-from queuectld.host.errors import StartError
 from queuectld.host.names import check_name, file_identity
+from queuectld.host.start_error import StartError
 
 
 def group_id(name: str | None) -> int | None:

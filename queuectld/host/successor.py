@@ -19,7 +19,7 @@ import queuectld
 from queuectl_protocol.version import __version__
 from queuectld.attempt_files import address
 from queuectld.host import directory, socket_file
-from queuectld.host.errors import StartError
+from queuectld.host.start_error import StartError
 
 VARIABLE = "QUEUECTLD_RUNNING"
 """Where the running daemon tells the check what it is."""

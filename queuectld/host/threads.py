@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from queuectld.host.errors import StartError
+from queuectld.host.start_error import StartError
 
 P = ParamSpec("P")
 T = TypeVar("T")

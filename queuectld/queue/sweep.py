@@ -13,7 +13,7 @@ from pathlib import Path
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.jobs import JobState
 from queuectld import failpoints
-from queuectld.attempt_files.logs import log_directories, logs_in, remove_logs
+from queuectld.attempt_files.log_reading import log_directories, logs_in, remove_logs
 from queuectld.core import retention
 from queuectld.core.settings import Settings
 from queuectld.host.clock import Clock

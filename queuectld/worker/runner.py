@@ -18,8 +18,8 @@ from queuectld import failpoints
 from queuectld.attempt_files.log_files import LogFiles
 from queuectld.process_tree import cgroups, living, marks, proc
 from queuectld.worker.attempt_lock import AttemptLock
+from queuectld.worker.launch import NOT_EXECUTABLE, NotStarted, spawn
 from queuectld.worker.limited_log import LimitedLog
-from queuectld.worker.spawning import NOT_EXECUTABLE, NotStarted, spawn
 
 _NOT_FOR_JOBS = ("NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC")
 """Variables by which systemd speaks to one service. A job that was enqueued from within a service does not get them: it

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from queuectld.attempt_files import logs
+from queuectld.attempt_files import log_reading
 from queuectld.attempt_files.log_files import LogFiles, log_path
 from tests.harness import Daemon
 
@@ -79,8 +79,8 @@ def test_who_reads_the_old_name_never_sees_what_is_written_under_the_new_one(tmp
     number = 1
     while not reading.is_set():
         path = log_path(tmp_path, number, 1)
-        seen += logs.read_piece(path, 0).data
-        assert logs.offset_of_tail(path, 1) == 0
+        seen += log_reading.read_piece(path, 0).data
+        assert log_reading.offset_of_tail(path, 1) == 0
         if log_path(tmp_path, number + 1, 1).exists():
             number = min(number + 2, attempts - 1)  # always one that says nothing
     worker.join()

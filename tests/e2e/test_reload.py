@@ -139,7 +139,7 @@ def test_a_migration_that_works(installed: Daemon) -> None:
 
 def test_a_stop_does_not_wait_for_a_check(installed: Daemon) -> None:
     installed.start()
-    append(installed, "queuectld/worker/spawning.py", "\nimport time\ntime.sleep(1000)\n")
+    append(installed, "queuectld/worker/launch.py", "\nimport time\ntime.sleep(1000)\n")
     os.kill(installed.pid, signal.SIGHUP)
 
     def checks() -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from queuectld.host import socket_file
-from queuectld.host.errors import StartError
+from queuectld.host.start_error import StartError
 
 
 def test_without_a_descriptor_there_is_a_refusal_to_listen(directory: Path) -> None:

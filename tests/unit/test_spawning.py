@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from queuectld.worker.spawning import NotStarted, spawn
+from queuectld.worker.launch import NotStarted, spawn
 
 Script = Callable[..., Path]
 

@@ -58,7 +58,7 @@ def test_what_was_cancelled_before_its_turn_keeps_nothing() -> None:
 def test_where_there_are_none_it_is_told_and_nothing_hangs() -> None:
     program = """
 import resource, threading
-from queuectld.host.errors import StartError
+from queuectld.host.start_error import StartError
 from queuectld.host.threads import Threads
 threading.stack_size(256 * 1024 * 1024)
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
