@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from queuectl_protocol.errors import ProtocolError
+from queuectl_protocol.jobs import JobState
 from queuectl_protocol.version import __version__
 from queuectld import failpoints
 from queuectld.attempt_files import regular_files
@@ -38,7 +39,16 @@ from queuectld.process_tree import cgroups, marks, proc
 from queuectld.queue import configure, setback
 from queuectld.queue.sweep import Sweeper
 from queuectld.queue.watchers import Watchers
-from queuectld.store.base import GivenUp, OutOfTime, StorageBusy, StorageError, StorageFailed, Store
+from queuectld.store.base import (
+    GivenUp,
+    OutOfTime,
+    RunningAttempt,
+    StorageBusy,
+    StorageError,
+    StorageFailed,
+    Store,
+    WorkerRecord,
+)
 from queuectld.store.committer import Committer
 from queuectld.store.readers import Readers
 from queuectld.store.sqlite import open_store, rehearse_opening
@@ -120,6 +130,17 @@ def run(options: Options) -> int:
     return 1 if ending is Ending.STORAGE_FAILED else 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the daemon before has left in the store."""
+
+    workers: list[WorkerRecord]
+    running: list[RunningAttempt]
+    counts: dict[JobState, int]
+    desired: int
+    """The size of the pool."""
+
+
 class _Daemon:
     def __init__(
         self,
@@ -155,27 +176,61 @@ class _Daemon:
         self._trial: successor.Trial | None = None
 
     async def serve(self) -> Ending:
+        """Serve from the recovery to the end, in order; how it ends."""
         loop = asyncio.get_running_loop()
         self._ending, self._broken = loop.create_future(), loop.create_future()
-        clock, watchers, disk = Clock(), Watchers(), DiskSpace(self._options.state_dir)
+        async with contextlib.AsyncExitStack() as stack:
+            context, server, found = self._put_together(stack)
+            await self._recover(context, server, found)
+            background = self._begin_background_work(context, server)
+            stack.callback(lambda: [task.cancel() for task in background])
+            if not self._ending.done():
+                self._status.ready(found.counts, len(context.supervisor.workers()))
+                _log_ready(context.about, self._listening.address)
+            asked = await self._ending
+            if self._trial is not None:
+                self._trial.give_up()
+            await self._come_to_rest(asked, context, server)
+            context.ending = True
+        if self._outcome is Ending.STOP:
+            failpoints.hit("stop.closed")
+            regular_files.remove(_running_mark(self._options.state_dir))
+            failpoints.hit("stop.clean")
+        if self._outcome is Ending.REEXECUTE:
+            await self._hold_back_signals()
+        return self._outcome
+
+    @property
+    def _outcome(self) -> Ending:
+        """How the daemon ends. A failed store, or a fault before anybody asked for an end, leaves no choice."""
+        assert self._ending is not None  # noqa: S101 - asked for by `serve` only
+        failed = self._broken.done() or not self._ending.done()
+        return Ending.STORAGE_FAILED if failed else self._ending.result()
+
+    def _put_together(self, stack: contextlib.AsyncExitStack) -> tuple[Context, Server, _Found]:
+        """Make all parts of the daemon. `stack` gets what takes them apart again, in the order that the end needs."""
+        state_dir, store = self._options.state_dir, self._store
+        clock, watchers, disk = Clock(), Watchers(), DiskSpace(state_dir)
         disk.keep_reserve()
-        committer = Committer(self._store, self._storage_failed, disk.give_up_reserve, self._status.committed)
-        setback.at_start(self._store, clock)
-        settings = with_overrides(self._store.settings())
-        desired = self._store.desired_workers()
-        workers, running, counts = self._store.workers(), self._store.running(), self._store.counts()
-        readers, log_files = Readers(self._store.reader), Threads(4, "log")
-        background_work = Threads(4, "background")
-        # From here on the committer's thread owns the store.
-        committer.start()
-        log_watches = LogWatches(log_files)
-        context: Context
+        committer = Committer(store, self._storage_failed, disk.give_up_reserve, self._status.committed)
+        setback.at_start(store, clock)
+        found = _Found(store.workers(), store.running(), store.counts(), store.desired_workers())
+        settings = with_overrides(store.settings())
         groups = self._options.cgroup or cgroups.delegated_group(os.environ)
         if groups is not None:
-            state_dir = self._options.state_dir
-            in_use = {marks.marker(state_dir, attempt.token) for attempt in running}
+            in_use = {marks.marker(state_dir, attempt.token) for attempt in found.running}
             cgroups.remove_empty(groups, marks.queue_mark(state_dir), in_use)
-        sweeper = Sweeper(committer, readers, lambda: context.settings, clock, self._options.state_dir, background_work)
+        stack.callback(self._close_store)
+        readers = Readers(store.reader)
+        stack.callback(readers.close)  # not before: those who wait look again when what they wait for happens
+        background_work = Threads(4, "background")
+        stack.callback(background_work.close)
+        log_files = Threads(4, "log")
+        stack.callback(log_files.close, drop_waiting=True)
+        log_watches = LogWatches(log_files)
+        stack.callback(log_watches.close)
+        context: Context
+        sweeper = Sweeper(committer, readers, lambda: context.settings, clock, state_dir, background_work)
         supervisor = Supervisor(
             committer,
             watchers,
@@ -183,21 +238,21 @@ class _Daemon:
             clock,
             disk,
             lambda: self._listening.address,
-            self._options.state_dir,
+            state_dir,
             groups,
             sdnotify.clean_environment(os.environ),
             self._descriptors,
             self._umask,
             sweeper.notice,
             # A copied state directory has the same database, and is another directory.
-            self._store.identity() + marks.queue_mark(self._options.state_dir),
+            store.identity() + marks.queue_mark(state_dir),
             others_too=self._others_too,
         )
         about = About(
             pid=os.getpid(),
             started_at=datetime.fromtimestamp(self._started_at, UTC),
             generation=self._generation,
-            state_dir=self._options.state_dir,
+            state_dir=state_dir,
             containment="cgroup" if groups else "subreaper",
             most_workers=limits.worker_limit(),
         )
@@ -206,76 +261,79 @@ class _Daemon:
             background_work, settings, self._listening,
         )  # fmt: skip
         check_handlers(HANDLERS)
-        access = Access(os.geteuid(), self._listening.group)
         server = Server(
             context,
             dict(HANDLERS),
-            access,
+            Access(os.geteuid(), self._listening.group),
             limits.connection_limit(),
             supervisor.detached,
             supervisor.is_worker,
             limits.workers_at_once(),
             supervisor.turned_away,
         )
-        self._handle_signals(loop, context)
+        stack.push_async_callback(self._part_with_peers, server, watchers)
+        committer.start()  # from here on the committer's thread owns the store
+        stack.push_async_callback(committer.stop)
+        stack.callback(supervisor.abandon)
+        return context, server, found
+
+    async def _recover(self, context: Context, server: Server, found: _Found) -> None:
+        """Take over what the daemon before has left: the size of the pool, workers, connections."""
+        self._handle_signals(asyncio.get_running_loop(), context)
+        desired, most = found.desired, context.about.most_workers
         if self._options.workers is not None and self._inherited is None:
             desired = self._options.workers
             try:
-                await committer.submit(lambda store: configure.resize(store, desired))
+                await context.committer.submit(lambda store: configure.resize(store, desired))
             except ProtocolError as refusal:  # a full disk does not keep running jobs from being finished
                 log.warning("the size of the pool could not be stored: %s", refusal.message)
-        if desired > about.most_workers:
+        if desired > most:
             log.warning(
-                "the limit of open files leaves room for fewer workers",
-                extra={"wanted": desired, "started": about.most_workers},
+                "the limit of open files leaves room for fewer workers", extra={"wanted": desired, "started": most}
             )
-        await supervisor.recover(workers, running, min(desired, about.most_workers), limits.workers_at_once())
+        await context.supervisor.recover(found.workers, found.running, min(desired, most), limits.workers_at_once())
         failpoints.hit("recovery.recovered")
         for passed in self._inherited.connections if self._inherited else []:
             await server.adopt(socket.socket(fileno=passed.descriptor), passed.waiting, too_long=passed.too_long)
         server.listen(self._listening.listener)
         failpoints.hit("recovery.listening")
-        supervisor.wake()
+        context.supervisor.wake()
+
+    def _begin_background_work(self, context: Context, server: Server) -> list[asyncio.Task[None]]:
+        counts = self._status.run(
+            lambda: context.readers.run(lambda reader: reader.counts()),
+            lambda: len(context.supervisor.workers()),
+            lambda: context.stopping,
+        )
         background = [
             _in_background(_watchdog(context, self._status)),
-            _in_background(
-                self._status.run(
-                    lambda: readers.run(lambda reader: reader.counts()),
-                    lambda: len(supervisor.workers()),
-                    lambda: context.stopping,
-                )
-            ),
-            _in_background(sweeper.run()),
-            _in_background(setback.follow(clock, committer, supervisor.wake)),
+            _in_background(counts),
+            _in_background(context.sweeper.run()),
+            _in_background(setback.follow(context.clock, context.committer, context.supervisor.wake)),
             _in_background(self._listening.keep(server.listen_instead)),
         ]
         if self._unclean:
             background.append(_in_background(self._after_unclean_stop(context)))
-        if not self._ending.done():
-            self._status.ready(counts, len(supervisor.workers()))
-            _log_ready(context.about, self._listening.address)
-        ending = await self._ending
-        if self._trial is not None:
-            self._trial.give_up()
-        if ending is Ending.STOP:
+        return background
+
+    async def _come_to_rest(self, asked: Ending, context: Context, server: Server) -> None:
+        """End what runs, or only what is being asked, before all parts are taken apart."""
+        if asked is Ending.STOP:
             # A store that fails meanwhile ends the waiting: nothing that it waits for could be stored any more.
             stopping = asyncio.ensure_future(self._stop(context, server))
             await asyncio.wait({stopping, self._broken}, return_when=asyncio.FIRST_COMPLETED)
-            background.append(stopping)
             if stopping.done():
                 stopping.result()
-        elif ending is Ending.REEXECUTE:
+            else:
+                stopping.cancel()
+        elif asked is Ending.REEXECUTE:
             failpoints.hit("reexec.asked")
             sdnotify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=re-executing")
             await server.quiesce(QUIESCE)
-        context.ending = True
-        for task in background:
-            task.cancel()
-        supervisor.abandon()
-        await committer.stop()
-        if self._broken.done():
-            ending = Ending.STORAGE_FAILED
-        if ending is Ending.REEXECUTE:
+
+    async def _part_with_peers(self, server: Server, watchers: Watchers) -> None:
+        """Hand the connections over, or close them. Called when nothing will be committed any more."""
+        if self._outcome is Ending.REEXECUTE:
             # Answers of what was committed last are written by now; what is still open is handed over as it was asked.
             await server.quiesce(QUIESCE)
             self._connections = server.hand_over()
@@ -283,19 +341,10 @@ class _Daemon:
             watchers.wake_all()
             server.close()
             await asyncio.sleep(0)
-        log_watches.close()
-        log_files.close(drop_waiting=True)
-        background_work.close()
-        readers.close()  # not before: those who wait look again when what they wait for happens
-        if ending is not Ending.STORAGE_FAILED:
+
+    def _close_store(self) -> None:
+        if self._outcome is not Ending.STORAGE_FAILED:
             self._store.close()
-        if ending is Ending.STOP:
-            failpoints.hit("stop.closed")
-            regular_files.remove(_running_mark(self._options.state_dir))
-            failpoints.hit("stop.clean")
-        if ending is Ending.REEXECUTE:
-            await self._hold_back_signals()
-        return ending
 
     async def _hold_back_signals(self) -> None:
         """From here on a signal waits for the successor's handlers: by default it would end the process, or be lost."""
