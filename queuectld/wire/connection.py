@@ -31,25 +31,26 @@ MAX_PENDING = 64
 """Requests of one connection that are worked on at once; further ones wait in the socket."""
 
 MAX_UNREAD = 4 * 1024 * 1024
-"""Bytes of replies that wait for one peer to read them; it is not listened to meanwhile."""
+"""Bytes of replies that wait for one peer to read them. Above that, nothing more is read from the peer."""
 
 ABORT_UNREAD = 64 * 1024 * 1024
-"""Bytes of unread replies at which the connection is dropped: only a worker could be sent so much unasked."""
+"""Bytes of unread replies at which the connection is dropped. Only a worker is sent what it did not ask for."""
 
 READ_PATIENCE = 0.5
-"""Seconds without a byte read after which a peer no longer holds up a re-execution or the end: its answers are lost."""
+"""Seconds for which a peer may read nothing before a re-execution, or the end, stops waiting for it. Its answers are
+lost then."""
 
 BULKY = frozenset({"job.get", "job.list", "dlq.list", "worker.list", "status.get"})
-"""Methods whose answers may be a mebibyte and more: made one at a time for one peer, and only while it reads."""
+"""Methods whose answers may have a mebibyte and more. For one peer, one such answer at a time is made, and only while
+the peer reads."""
 
 LONG_WAITS = frozenset({"job.wait", "job.logs"})
-"""Methods that may wait for long: given up when the peer leaves, repeated by a successor after a re-execution.
-
-Those and no others are tasks."""
+"""Methods that may wait for long. They are given up when the peer leaves, and asked again by the program after a
+re-execution. Only these methods run as tasks."""
 
 WAITING_FOR_OTHERS = LONG_WAITS | BULKY | {"server.backup"}
-"""Methods that can wait for what is not in this daemon's hands: a job, a peer that does not read, another disk. They
-count as what their peer holds. In the budget they would keep others out for as long.
+"""Methods that can wait for something outside of the daemon: a job, a peer that does not read, another disk. They
+count as what is kept for their peer. In the room for requests they would keep others out for as long.
 """
 
 
@@ -122,7 +123,7 @@ class Connection(asyncio.Protocol):
         try:
             peer = credentials(transport.get_extra_info("socket"))
         except OSError:
-            transport.abort()  # nobody is served of whom it is not known who they are
+            transport.abort()  # a peer is served only when it is known who it is
             return
         self.pid, self.uid = peer.pid, peer.uid
         self.is_worker = self._server.is_worker(peer.pid)
@@ -147,14 +148,14 @@ class Connection(asyncio.Protocol):
             self._server.budget.holdings.count(self)
 
     def eof_received(self) -> bool:
-        # A peer that has said all it wants (`socat` at the end of its input) still gets its answers.
+        # A peer that has closed its sending side (`socat` at the end of its input) still gets its answers.
         self._said_all = True
         self._close_when_answered()
         self._watch_hangup()
         return True
 
     def _watch_hangup(self) -> None:
-        """Notice it if the peer goes, now that nothing is read from it."""
+        """Notice when the peer closes the connection. Reading would tell it too, but nothing is read at the moment."""
         if self._transport is not None and not self._transport.is_closing():
             self._server.hangups.watch(self._descriptor, self._transport.abort)
 
@@ -163,7 +164,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def pause_writing(self) -> None:
-        # It does not read: it is not listened to either, so its unread replies stay bounded.
+        # The peer does not read. So nothing is read from the peer either, and its unread replies stay bounded.
         self._unread = True
         self._reads.clear()
         self._regulate()
@@ -177,7 +178,7 @@ class Connection(asyncio.Protocol):
         self._server.hangups.forget(self._descriptor)
         self._transport = None
         self._drop_backlog()
-        # What refers to this connection may do so for a while, so that it must not keep what was read.
+        # Others may refer to this connection for a while, so it lets go of what was read.
         self._lines = Lines()
         self._server.budget.forget(self)
         self._server.leave(self)
@@ -191,8 +192,8 @@ class Connection(asyncio.Protocol):
     # --- requests -----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """Begin what may be begun, and say whether more may be read."""
-        # Called after each request that ends: what it costs must not depend on how many wait.
+        """Begin with requests as far as that is allowed, and decide whether more is read."""
+        # This is called after each request that ends, so its cost must not depend on how many requests wait.
         self._starved = False
         while self._backlog and len(self._working) < MAX_PENDING and not self._unread and self._transport:
             line = self._backlog.popleft()
@@ -231,7 +232,7 @@ class Connection(asyncio.Protocol):
             self._refuse(None, ProtocolError("too_large", f"a line may have {MAX_LINE} bytes"))
             return True
         if not line.strip():
-            return True  # a blank line is nobody's request; people who type at a socket press Enter
+            return True  # a blank line is no request; people who type at a socket press Enter
         size = weight(line)
         room = self._server.budget.room_for(size)
         if self.worker is None and not room.take(size, self):
@@ -276,7 +277,7 @@ class Connection(asyncio.Protocol):
             await self._reads.wait()
             if self._transport is None:
                 return  # without a turn among all peers: who asks, goes and comes again would leave ever more behind
-            # A peer may ask, go, and come again to ask: what is made for all of them, the gone ones too, is bounded.
+            # Peers may ask, go, and come again. What is made for all of them, the gone peers included, is bounded.
             async with self._server.bulky:
                 if self._transport is not None:
                     await self._serve(request)
@@ -304,7 +305,7 @@ class Connection(asyncio.Protocol):
         if method.workers_only and self.worker is None and request.method != "worker.attach":
             raise ProtocolError("forbidden", f"{request.method} is for the daemon's own workers")
         handler = self._server.handlers[request.method]
-        # Not kept here: a handler that waits for long lets go of what it was asked with.
+        # The parameters are not kept here, so a handler that waits for long can let go of them.
         return await handler(self._server.context, self, framing.decode_as(method.params, request.params))
 
     def _refuse(self, request_id: object, error: ProtocolError) -> None:

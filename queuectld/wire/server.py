@@ -29,10 +29,10 @@ ACCEPT_PAUSE = 0.2
 """Seconds without taking in connections after the kernel had no room for one."""
 
 QUIESCE_LOOK = 0.05
-"""Seconds between two looks whether all answers have been read, while everything else has come to rest."""
+"""Seconds between two looks whether peers have read all answers, while no request is worked on any more."""
 
 BULKY_AT_ONCE = 2
-"""Answers of these that are made at once, for all peers together; few of them are read at once anyway."""
+"""Answers of the methods in BULKY that are made at once, for all peers together."""
 
 _NO_ROOM = ProtocolError("busy", "too many connections", "try again, or close some")
 
