@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from queuectl_protocol import paths
 from queuectl_protocol.messages import MAX_WORKERS
@@ -20,6 +21,8 @@ from queuectld.process_tree import cgroups
 from queuectld.store.base import StorageError
 
 _KEYS = ("state_dir", "socket", "workers", "log_level", "log_format", "socket_group", "cgroup")
+_CONFIG = "queuectld.config"
+"""The config file that was read, among what click's context remembers."""
 
 
 def _read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -37,6 +40,12 @@ def _read_config(context: click.Context, _parameter: click.Parameter, value: Pat
     unknown = sorted(set(content) - set(_KEYS))
     if unknown:
         raise click.BadParameter(f"{path} has an unknown key {unknown[0]!r}; it may have {', '.join(_KEYS)}")
+    for key, found in content.items():
+        kind = int if key == "workers" else str
+        if type(found) not in (kind, str):  # text in place of a number is told by the option itself
+            article = "a whole number" if kind is int else "a string"
+            raise click.UsageError(f"{path}: the value of {key} must be {article}", context)
+    context.meta[_CONFIG] = path
     context.default_map = {**(context.default_map or {}), **content}
     return path
 
@@ -49,6 +58,18 @@ def _check_cgroup(_context: click.Context, _parameter: click.Parameter, value: P
     return value
 
 
+class _Command(click.Command):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Say of a wrong value from the config file where it stands: click would name a flag that nobody gave."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            name = error.param.name if error.param is not None else None
+            if name is None or ctx.get_parameter_source(name) is not ParameterSource.DEFAULT_MAP:
+                raise
+            raise click.UsageError(f"{ctx.meta[_CONFIG]}: the value of {name} is wrong: {error.message}", ctx) from None
+
+
 _EXAMPLES = """\b
 Examples:
   queuectld --workers 4
@@ -58,6 +79,7 @@ Examples:
 
 
 @click.command(
+    cls=_Command,
     epilog=_EXAMPLES,
     context_settings={"auto_envvar_prefix": "QUEUECTL", "help_option_names": ["-h", "--help"]},
 )

@@ -413,15 +413,26 @@ def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(
 
 
 @pytest.mark.parametrize(
-    ("content", "named"), [("colour = 1\n", "colour"), ("workers = ", "toml"), ('workers = "x"\n', "workers")]
+    ("content", "said"),
+    [
+        ("colour = 1", "{path} has an unknown key 'colour'"),
+        ("workers = ", "{path} can't be read"),
+        ('workers = "x"', "{path}: the value of workers is wrong: 'x'"),
+        ("workers = -1", "{path}: the value of workers is wrong: -1"),
+        ("workers = [1]", "{path}: the value of workers must be a whole number"),
+        ("workers = true", "{path}: the value of workers must be a whole number"),
+        ("state_dir = 5", "{path}: the value of state_dir must be a string"),
+        ('log_level = "loud"', "{path}: the value of log_level is wrong: 'loud'"),
+    ],
 )
-def test_a_bad_config_file(directory: Path, content: str, named: str) -> None:
+def test_a_bad_config_file(directory: Path, content: str, said: str) -> None:
     config = directory / "c.toml"
     config.write_text(content)
-    done = run("--config", str(config), "--state-dir", str(directory / "s"), "--socket", str(directory / "sock"))
+    done = run("--config", str(config), "--socket", str(directory / "sock"), XDG_STATE_HOME=str(directory))
     assert done.returncode == 2
-    assert named in done.stderr
-    assert not (directory / "s").exists()
+    assert said.format(path=config) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (directory / "sock").exists()
 
 
 def test_state_dir_and_socket_from_the_environment(make_daemon: Callable[..., Daemon], directory: Path) -> None:
