@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from queuectl_protocol.jobs import Outcome
 from queuectl_protocol.messages import AttemptResult, Lease
 from queuectld import failpoints
-from queuectld.core import policy
+from queuectld.core import choice, policy
+from queuectld.core.choice import Asker, Wait
 from queuectld.core.settings import Settings
 from queuectld.queue.settle import Settled, settle
 from queuectld.store.base import ReadyJob, Store, UnreadableJob
@@ -43,13 +44,15 @@ def lease(store: Store, workers: Sequence[str], settings: Settings, now: float) 
     given = Given([], [])
     while len(given.leases) < len(workers):
         worker = workers[len(given.leases)]
+        decision = choice.choose(store.heads, Asker(worker), now)
+        if isinstance(decision, Wait):
+            return dataclasses.replace(given, due=decision.until)
         try:
-            ready = store.next_ready(now)
+            ready = store.runnable(decision.head.job)
         except UnreadableJob as fault:
             given.unreadable.append(_give_up(store, fault, worker, settings, now))
             continue
-        if ready is None:
-            return dataclasses.replace(given, due=store.next_due(now))
+        assert ready is not None, "it waits in this transaction"  # noqa: S101
         attempt, token = ready.last_attempt + 1, secrets.token_hex(8)
         store.start_attempt(ready.number, attempt, token, worker, now)
         given.leases.append(_as_lease(ready, attempt, token, settings))

@@ -17,6 +17,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from queuectl_protocol.jobs import Attempt, Job, JobState, Outcome
+from queuectld.store.heads import Heads
 
 
 class StorageError(Exception):
@@ -276,24 +277,16 @@ class Store(Reader, Protocol):
             that is there. The caller undoes, unless it finds that they are the same job all the same.
         """
 
-    def next_ready(self, now: float) -> ReadyJob | None:
-        """The job to run next, of the waiting ones whose `run_at` has come.
-
-        The highest priority comes first, then the earliest `run_at`, then the lowest number.
-
-        Raises:
-            UnreadableJob: it would be this one's turn.
-        """
+    @property
+    def heads(self) -> Heads:
+        """The first waiting jobs, for core.choice. They are of what the open transaction has changed, too."""
 
     def runnable(self, number: int) -> ReadyJob | None:
         """What a worker needs to run this job, whatever its state; None for an unknown job.
 
         Raises:
-            UnreadableJob: as above.
+            UnreadableJob: it can't be run.
         """
-
-    def next_due(self, now: float) -> float | None:
-        """The earliest `run_at` later than `now` of a waiting job."""
 
     def start_attempt(self, number: int, attempt: int, token: str, worker: str, now: float) -> JobState:
         """The job's state is moved by a lease, its attempts count one up, and the attempt is recorded as running.

@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 
 from queuectl_protocol.jobs import JobState, Outcome
-from queuectld.store.base import NewJob, Store
+from queuectld.core.choice import Asker, Wait, choose
+from queuectld.store.base import NewJob, ReadyJob, Store
 from queuectld.store.sqlite import SqliteStore, open_store
 
 NOW = 1_700_000_000.0
+ASKER = Asker("w1")
 
 
 def new_job(
@@ -45,6 +47,18 @@ def new_job(
         exact_env=exact_env,
     )
     return msgspec.structs.replace(job, digest=hashlib.sha256(msgspec.json.encode(job)).digest())
+
+
+def next_ready(store: Store, now: float) -> ReadyJob | None:
+    """What a worker gets that asks for a job."""
+    decision = choose(store.heads, ASKER, now)
+    return None if isinstance(decision, Wait) else store.runnable(decision.head.job)
+
+
+def next_due(store: Store, now: float) -> float | None:
+    """Until when a worker waits that gets none; None also where it gets one."""
+    decision = choose(store.heads, ASKER, now)
+    return decision.until if isinstance(decision, Wait) else None
 
 
 def put(store: Store, *jobs: NewJob, now: float = NOW) -> list[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from msgspec import UNSET
 
 from queuectl_protocol.jobs import WAITING, Attempt, Job, JobState, Outcome
+from queuectld.core.choice import Traits
 from queuectld.store.base import (
     MOST_ATTEMPTS,
     AlreadyThere,
@@ -24,6 +25,7 @@ from queuectld.store.base import (
     StorageError,
     WorkerRecord,
 )
+from queuectld.store.heads import Heads
 
 
 @dataclass
@@ -67,6 +69,10 @@ class _State:
 
 def _utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _traits(job: _Job) -> Traits:
+    return Traits(job.spec.queue, job.spec.priority)
 
 
 class MemoryReader:
@@ -270,11 +276,32 @@ class MemoryStore(MemoryReader):
                 contradicted[spec.id] = there[0].digest
         return contradicted
 
-    def next_ready(self, now: float) -> ReadyJob | None:
-        ready = [job for job in self._state().jobs.values() if job.state in WAITING and job.run_at <= now]
+    def _waiting(self) -> list[_Job]:
+        return [job for job in self._state().jobs.values() if job.state in WAITING]
+
+    @property
+    def heads(self) -> Heads:
+        """Made anew each time, so it is never stale."""
+        lanes = dict(enumerate(sorted({_traits(job) for job in self._waiting()})))
+
+        def look(lane: int, most: int) -> list[tuple[float, int]]:
+            return sorted((job.run_at, job.number) for job in self._waiting() if _traits(job) == lanes[lane])[:most]
+
+        heads = Heads(look)
+        for lane, traits in lanes.items():
+            heads.add(lane, traits, 0.0)
+        return heads
+
+    def job_named_by_the_rule(self, now: float) -> ReadyJob | None:
+        """The rule, as simply as it can be said; `heads` is not asked."""
+        ready = [job for job in self._waiting() if job.run_at <= now]
         if not ready:
             return None
         return self.runnable(min(ready, key=lambda job: (-job.spec.priority, job.run_at, job.number)).number)
+
+    def next_time(self) -> float | None:
+        """The earliest at which a waiting job is due."""
+        return min((job.run_at for job in self._waiting()), default=None)
 
     def runnable(self, number: int) -> ReadyJob | None:
         job = self._state().jobs.get(number)
@@ -295,10 +322,6 @@ class MemoryStore(MemoryReader):
             env=spec.env,
             exact_env=spec.exact_env,
         )
-
-    def next_due(self, now: float) -> float | None:
-        times = [job.run_at for job in self._state().jobs.values() if job.state in WAITING and job.run_at > now]
-        return min(times, default=None)
 
     def start_attempt(self, number: int, attempt: int, token: str, worker: str, now: float) -> JobState:
         job = self._writable(now).jobs.get(number)

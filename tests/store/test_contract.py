@@ -23,7 +23,7 @@ from queuectld.store.base import (
     WorkerRecord,
 )
 from queuectld.store.sqlite import SqliteReader, SqliteStore
-from tests.store.jobs import NOW, bring, end, new_job, put
+from tests.store.jobs import NOW, bring, end, new_job, next_due, next_ready, put
 from tests.store.memory import MemoryReader, MemoryStore
 
 STORES: list[type[Store]] = [SqliteStore, MemoryStore]  # mypy holds them against the interface here
@@ -32,7 +32,7 @@ READERS: list[type[Reader]] = [SqliteReader, MemoryReader]
 
 def lease(store: Store, now: float = NOW) -> str | None:
     """Start the next job; its id."""
-    ready = store.next_ready(now)
+    ready = next_ready(store, now)
     if ready is None:
         return None
     store.start_attempt(ready.number, ready.last_attempt + 1, "token", "w1", now)
@@ -50,8 +50,8 @@ def ids_in_order(store: Store, now: float = NOW) -> list[str]:
 class TestInsert:
     def test_a_new_store_is_empty(self, store: Store) -> None:
         assert store.counts() == dict.fromkeys(JobState, 0)
-        assert store.next_ready(NOW) is None
-        assert store.next_due(NOW) is None
+        assert next_ready(store, NOW) is None
+        assert next_due(store, NOW) is None
         assert store.settings() == {}
         assert store.desired_workers() == 0
         assert store.workers() == []
@@ -113,7 +113,7 @@ class TestInsert:
     @pytest.mark.parametrize("env", [None, {}, {"A": "1"}])
     def test_no_environment_is_not_an_empty_one(self, store: Store, env: dict[str, str] | None) -> None:
         (number,) = put(store, new_job("a", env=env))
-        ready = store.next_ready(NOW)
+        ready = next_ready(store, NOW)
         assert ready is not None
         assert ready.env == env
         job = store.job(number, env=True)
@@ -189,11 +189,11 @@ class TestOrder:
 
     def test_not_before_its_time(self, store: Store) -> None:
         put(store, new_job("a", run_at=NOW + 10))
-        assert store.next_ready(NOW + 9.999) is None
-        ready = store.next_ready(NOW + 10)
+        assert next_ready(store, NOW + 9.999) is None
+        ready = next_ready(store, NOW + 10)
         assert ready is not None
         assert ready.id == "a"
-        assert store.next_ready(NOW + 9) is None  # time may go back
+        assert next_ready(store, NOW + 9) is None  # time may go back
 
     def test_a_failed_job_waits_for_its_retry(self, store: Store) -> None:
         (number,) = put(store, new_job("a"))
@@ -201,9 +201,9 @@ class TestOrder:
         store.start_attempt(number, 1, "t", "w", NOW)
         end(store, number, 1, JobState.FAILED, outcome=Outcome.FAILED, run_at=NOW + 4)
         store.commit()
-        assert store.next_ready(NOW) is None
-        assert store.next_due(NOW) == NOW + 4
-        ready = store.next_ready(NOW + 4)
+        assert next_ready(store, NOW) is None
+        assert next_due(store, NOW) == NOW + 4
+        ready = next_ready(store, NOW + 4)
         assert ready is not None
         assert (ready.attempts, ready.last_attempt) == (1, 1)
 
@@ -211,8 +211,8 @@ class TestOrder:
     def test_only_waiting_jobs_are_taken(self, store: Store, state: JobState) -> None:
         (number,) = put(store, new_job("a"))
         bring(store, number, state)
-        assert store.next_ready(NOW + 1000) is None
-        assert store.next_due(0.0) is None
+        assert next_ready(store, NOW + 1000) is None
+        assert next_due(store, 0.0) is None
         assert store.runnable(number) is not None
 
     def test_the_next_due_time_is_the_earliest_of_all_priorities(self, store: Store) -> None:
@@ -224,11 +224,14 @@ class TestOrder:
             new_job("d", priority=1, run_at=NOW + 20),
             new_job("e", priority=0, run_at=NOW),
         )
-        assert store.next_due(NOW) == NOW + 10
-        assert store.next_due(NOW + 10) == NOW + 20
-        assert store.next_due(NOW + 29) == NOW + 30
-        assert store.next_due(NOW + 30) is None
-        assert store.next_due(NOW - 10) == NOW - 5
+        assert next_due(store, NOW - 10) == NOW - 5
+        assert next_due(store, NOW - 5) is None, "one may start"
+        store.begin()
+        for job_id, at in (("b", NOW - 5), ("e", NOW), ("c", NOW + 10), ("d", NOW + 20), ("a", NOW + 30)):
+            assert next_due(store, at - 1) == at
+            assert lease(store, at) == job_id
+        assert next_due(store, NOW + 30) is None
+        store.rollback()
 
     @pytest.fixture
     def looked(self, store: Store) -> Store:
@@ -239,7 +242,7 @@ class TestOrder:
         bring(store, busy, JobState.PROCESSING)
         put(store, new_job("delayed", priority=5, run_at=NOW + 50), new_job("low"))
         store.begin()
-        ready = store.next_ready(NOW)
+        ready = next_ready(store, NOW)
         assert ready is not None
         assert ready.id == "low"
         return store
@@ -473,7 +476,7 @@ class TestAttempts:
         (number,) = put(store, new_job("a"))
         for attempt in (1, 2, 3):
             store.begin()
-            ready = store.next_ready(NOW)
+            ready = next_ready(store, NOW)
             assert ready is not None
             assert ready.last_attempt == attempt - 1
             store.start_attempt(number, attempt, f"t{attempt}", "w", NOW + attempt)
@@ -545,7 +548,7 @@ class TestUpdate:
         record = store.get(number)
         assert record is not None
         assert (record.state, record.attempts, record.run_at) == (JobState.PENDING, 0, NOW + 7)
-        ready = store.next_ready(NOW + 7)
+        ready = next_ready(store, NOW + 7)
         assert ready is not None
         assert (ready.attempts, ready.last_attempt) == (0, 1)  # its history stays
         job = store.job(number)
@@ -766,7 +769,7 @@ class TestTime:
         store.begin()
         store.shift_waiting(5.0, NOW + 5)
         store.commit()
-        assert store.next_due(NOW - 3600) == NOW - 3595
+        assert next_due(store, NOW - 3600) == NOW - 3595
 
 
 class TestCopies:

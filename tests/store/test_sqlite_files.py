@@ -24,7 +24,7 @@ from queuectld.store.sqlite.backup import write_backup
 from queuectld.store.sqlite.connection import Values
 from queuectld.store.sqlite.errors import translate
 from queuectld.store.sqlite.migrations import APPLICATION_ID, MIGRATIONS, Migration
-from tests.store.jobs import NOW, bring, new_job, put
+from tests.store.jobs import NOW, bring, new_job, next_due, next_ready, put
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -109,7 +109,7 @@ class TestEnvironments:
         sqlite.keep()
         sqlite.commit()
         assert self.stored(sqlite) == 1
-        ready = sqlite.next_ready(NOW)
+        ready = next_ready(sqlite, NOW)
         assert ready is not None
         assert ready.env == {"A": "1"}
 
@@ -376,17 +376,20 @@ except StorageUnusable as refusal:
         open_store(tmp_path / "queue.db").close()
 
 
-V2 = Migration(2, ("ALTER TABLE jobs ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'", "CREATE TABLE tags (name TEXT)"))
-V3 = Migration(3, ("DROP TABLE tags",))
-BROKEN = Migration(2, (*V2.statements, "INSERT INTO nowhere VALUES (1)"))
-UNFAITHFUL = Migration(2, ("DELETE FROM jobs",))
+NEWEST = len(MIGRATIONS)
+NEXT = Migration(
+    NEWEST + 1, ("ALTER TABLE jobs ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'", "CREATE TABLE tags (name TEXT)")
+)
+AFTER = Migration(NEWEST + 2, ("DROP TABLE tags",))
+BROKEN = Migration(NEWEST + 1, (*NEXT.statements, "INSERT INTO nowhere VALUES (1)"))
+UNFAITHFUL = Migration(NEWEST + 1, ("DELETE FROM jobs",))
 
 
 class TestMigrations:
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
         path = tmp_path / "queue.db"
-        store = open_store(path, MIGRATIONS[:1])
+        store = open_store(path)
         (number,) = put(store, new_job("a"))
         bring(store, number, JobState.PROCESSING)
         store.close()
@@ -396,55 +399,55 @@ class TestMigrations:
         assert [migration.number for migration in MIGRATIONS] == list(range(1, len(MIGRATIONS) + 1))
 
     def test_a_new_database_gets_all_at_once(self, tmp_path: Path) -> None:
-        store = open_store(tmp_path / "queue.db", [*MIGRATIONS[:1], V2, V3])
-        assert pragma(store, "user_version") == 3
+        store = open_store(tmp_path / "queue.db", [*MIGRATIONS, NEXT, AFTER])
+        assert pragma(store, "user_version") == NEWEST + 2
         store.close()
         assert [found.name for found in tmp_path.iterdir()] == ["queue.db"]
 
     def test_an_old_one_is_backed_up_and_brought_up(self, path: Path) -> None:
-        store = open_store(path, [*MIGRATIONS[:1], V2, V3])
-        assert pragma(store, "user_version") == 3
+        store = open_store(path, [*MIGRATIONS, NEXT, AFTER])
+        assert pragma(store, "user_version") == NEWEST + 2
         assert pragma(store, "foreign_keys") == 1
         assert store._db.rows("SELECT id, colour FROM jobs") == [("a", "red")]
         assert [running.job.id for running in store.running()] == ["a"]
         put(store, new_job("b"))
         store.close()
-        assert sorted(found.name for found in path.parent.iterdir()) == ["queue.db", "queue.db.before-2"]
-        old = open_store(path.with_name("queue.db.before-2"), MIGRATIONS[:1])
-        assert pragma(old, "user_version") == 1
+        assert sorted(found.name for found in path.parent.iterdir()) == ["queue.db", f"queue.db.before-{NEWEST + 1}"]
+        old = open_store(path.with_name(f"queue.db.before-{NEWEST + 1}"))
+        assert pragma(old, "user_version") == NEWEST
         assert [job.id for job in old.jobs(None, None, 10, None)[0]] == ["a"]
         old.close()
 
     def test_only_what_is_missing_is_applied(self, path: Path) -> None:
-        open_store(path, [*MIGRATIONS[:1], V2]).close()
-        store = open_store(path, [*MIGRATIONS[:1], V2, V3])
-        assert pragma(store, "user_version") == 3
+        open_store(path, [*MIGRATIONS, NEXT]).close()
+        store = open_store(path, [*MIGRATIONS, NEXT, AFTER])
+        assert pragma(store, "user_version") == NEWEST + 2
         store.close()
-        assert path.with_name("queue.db.before-3").exists()
+        assert path.with_name(f"queue.db.before-{NEWEST + 2}").exists()
 
     def test_the_older_program_refuses_the_newer_database(self, path: Path) -> None:
-        open_store(path, [*MIGRATIONS[:1], V2]).close()
+        open_store(path, [*MIGRATIONS, NEXT]).close()
         before = path.read_bytes()
-        with pytest.raises(StorageUnusable, match=r"newer queuectld \(schema 2, this one knows 1\)"):
-            open_store(path, MIGRATIONS[:1])
+        with pytest.raises(StorageUnusable, match=rf"newer queuectld \(schema {NEWEST + 1}, this one knows {NEWEST}\)"):
+            open_store(path)
         assert path.read_bytes() == before
 
     @pytest.mark.parametrize("bad", [BROKEN, UNFAITHFUL], ids=["broken", "unfaithful"])
     def test_one_that_fails_changes_nothing(self, path: Path, bad: Migration) -> None:
         with pytest.raises(StorageUnusable):
-            open_store(path, [*MIGRATIONS[:1], bad])
-        store = open_store(path, MIGRATIONS[:1])
-        assert pragma(store, "user_version") == 1
+            open_store(path, [*MIGRATIONS, bad])
+        store = open_store(path)
+        assert pragma(store, "user_version") == NEWEST
         assert store._db.rows("SELECT name FROM sqlite_master WHERE name = 'tags'") == []
         assert [job.id for job in store.jobs(None, None, 10, None)[0]] == ["a"]
         store.close()
 
     def test_no_backup_no_migration(self, path: Path) -> None:
-        path.with_name("queue.db.before-2").mkdir()
+        path.with_name(f"queue.db.before-{NEWEST + 1}").mkdir()
         with pytest.raises(StorageError, match="can't write the copy"):
-            open_store(path, [*MIGRATIONS[:1], V2])
-        store = open_store(path, MIGRATIONS[:1])
-        assert pragma(store, "user_version") == 1
+            open_store(path, [*MIGRATIONS, NEXT])
+        store = open_store(path)
+        assert pragma(store, "user_version") == NEWEST
         store.close()
 
 
@@ -475,7 +478,14 @@ class TestOldDatabases:
         assert isinstance(job.history, list)
         assert [(attempt.outcome, attempt.exit_code) for attempt in job.history] == [(Outcome.FAILED, 1)]
         assert [(running.job.id, running.token) for running in store.running()] == [("processing-1", "token")]
-        assert store.next_due(NOW) == NOW + 60
+        store.begin()
+        for waiting in ("pending-1", "failed-1"):
+            ready = next_ready(store, NOW)
+            assert ready is not None
+            assert ready.id == waiting
+            store.start_attempt(ready.number, ready.last_attempt + 1, "token", "w1", NOW)
+        assert next_due(store, NOW) == NOW + 60
+        store.rollback()
         assert store.settings() == {"backoff_base": 1.5, "max_retries": 5}
         assert (store.desired_workers(), store.last_seen_time()) == (2, NOW)
         assert [worker.id for worker in store.workers()] == ["w1"]

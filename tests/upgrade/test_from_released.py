@@ -114,7 +114,7 @@ def test_its_database_is_copied_before_it_is_migrated(old: Daemon) -> None:
     install(old)
     reload(old)
     copies = {number: path.with_name(f"queue.db.before-{number}") for number in range(1, NEWEST + 1)}
-    assert [number for number, copy in copies.items() if copy.exists()] == ([NEWEST] if schema < NEWEST else [])
+    assert [number for number, copy in copies.items() if copy.exists()] == ([schema + 1] if schema < NEWEST else [])
 
 
 def test_a_worker_of_the_new_version_serves_the_old_daemon(old: Daemon) -> None:

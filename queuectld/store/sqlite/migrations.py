@@ -116,8 +116,33 @@ _IDENTITY = (
     "INSERT INTO meta VALUES ('identity', lower(hex(randomblob(16))))",
 )
 
+# `lane` is of waiting jobs only: an empty lane can be deleted, however many ended jobs there were in it.
+_LANES = (
+    """
+    CREATE TABLE lanes (
+        number INTEGER PRIMARY KEY,
+        queue TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        UNIQUE (queue, priority)
+    )
+    """,
+    """
+    INSERT INTO lanes (queue, priority)
+    SELECT DISTINCT queue, priority FROM jobs WHERE state IN ('pending', 'failed') ORDER BY queue, priority
+    """,
+    "ALTER TABLE jobs ADD COLUMN lane INTEGER",
+    "DROP INDEX jobs_waiting",
+    """
+    UPDATE jobs
+    SET lane = (SELECT number FROM lanes WHERE lanes.queue = jobs.queue AND lanes.priority = jobs.priority)
+    WHERE state IN ('pending', 'failed')
+    """,
+    "CREATE INDEX jobs_waiting ON jobs (lane, run_at) WHERE lane IS NOT NULL",
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, _TABLES + _INDEXES),
     Migration(2, _IDENTITY),
+    Migration(3, _LANES),
 )
 """All of them, ascending from 1."""

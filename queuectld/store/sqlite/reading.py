@@ -28,7 +28,7 @@ from queuectld.store.sqlite.errors import translate
 from queuectld.store.sqlite.rows import attempt_of, environment_of, job_of, record_of, running_of
 
 NO_LIMIT = 2**63 - 1
-"""Above every job's number and every priority."""
+"""Above every job's number."""
 _AFTER_EVERY_ID_CHARACTER = "\x7f"
 _FEW = 10_000
 _ROWS_AT_ONCE = 100

@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta, Struct
 from queuectl_protocol.errors import cut
 from queuectl_protocol.jobs import Attempt, Job, JobState, Outcome
 from queuectl_protocol.messages import MAX_TIME
+from queuectld.core.choice import Traits
 from queuectld.store.base import JobRecord, ReadyJob, RunningAttempt, UnreadableJob
 from queuectld.store.sqlite.connection import Row
 
@@ -27,7 +28,7 @@ _argv_decoder = msgspec.json.Decoder(list[str])
 _environment_decoder = msgspec.json.Decoder(dict[str, str])
 
 
-class _JobRow(Struct, frozen=True):
+class _JobRow(Struct, frozen=True, array_like=True):
     """In the order of the statements' columns."""
 
     number: int
@@ -50,7 +51,7 @@ class _JobRow(Struct, frozen=True):
     cancelling: bool
 
 
-class _AttemptRow(Struct, frozen=True):
+class _AttemptRow(Struct, frozen=True, array_like=True):
     """As above."""
 
     number: int
@@ -63,7 +64,7 @@ class _AttemptRow(Struct, frozen=True):
     error: str | None
 
 
-class _ReadyRow(Struct, frozen=True):
+class _ReadyRow(Struct, frozen=True, array_like=True):
     """As above, without `run_at`, which comes last and only has to be one."""
 
     number: int
@@ -145,6 +146,16 @@ def running_of(row: Row) -> RunningAttempt:
     return RunningAttempt(record_of(row[:-4]), *row[-4:])
 
 
+def time_of(run_at: object) -> float:
+    """-infinity where it is no time: the job is due at once, so that a worker's request finds it out."""
+    return run_at if isinstance(run_at, float) else float("-inf")
+
+
+def traits_of(queue: object, priority: object) -> Traits:
+    """Every value that is not of its type replaced."""
+    return Traits(*(_mend(value, kind) for value, kind in ((queue, str), (priority, int))))  # type: ignore[arg-type]
+
+
 def ready_of(row: Row) -> ReadyJob:
     """
     Raises:
@@ -187,7 +198,8 @@ def _utc(seconds: float) -> datetime:
 
 def _strict(kind: type[T], values: Row | list[Any]) -> T:
     # Not strict only in that SQLite has no booleans, and gives a whole number where a REAL has no fraction.
-    return msgspec.convert(dict(zip(_HINTS[kind], values, strict=True)), kind, strict=False)
+    named = values if issubclass(kind, Struct) else dict(zip(_HINTS[kind], values, strict=True))
+    return msgspec.convert(named, kind, strict=False)
 
 
 def _mended(kind: type[T], values: Row | list[Any]) -> T:

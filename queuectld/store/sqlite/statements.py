@@ -64,27 +64,30 @@ GET_RUNNING_OF = _RUNNING.format(index="") + " AND j.number = ?"
 
 _INSERT_JOBS = """
     INSERT INTO jobs (id, digest, state, queue, priority, run_at, max_retries, timeout, created_at, updated_at,
-        exact_env, environment, label, cwd, command, argv)
+        exact_env, environment, label, cwd, command, argv, lane)
     VALUES {rows}
     ON CONFLICT (id) DO NOTHING
 """
-_NEW_JOB = f"(?, ?, '{lifecycle.NEW}', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_NEW_JOB = f"(?, ?, '{lifecycle.NEW}', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 MOST_AT_ONCE = 32
 INSERT_JOBS = {count: _INSERT_JOBS.format(rows=", ".join([_NEW_JOB] * count)) for count in range(1, MOST_AT_ONCE + 1)}
 """By how many: a statement lets go of the interpreter several times, and the other thread then takes it each time."""
 GET_DIGEST = "SELECT digest FROM jobs WHERE id = ?"
 FIND_ENVIRONMENT = "SELECT number FROM environments WHERE digest = ?"
 INSERT_ENVIRONMENT = "INSERT INTO environments (digest, variables) VALUES (?, ?)"
-# The highest priority below the given one that has waiting jobs, and when the first of them is due: one seek.
-FIRST_BELOW_PRIORITY = """
-    SELECT priority, run_at FROM jobs INDEXED BY jobs_waiting
-    WHERE state IN ('pending', 'failed') AND priority < ?
-    ORDER BY priority DESC, run_at LIMIT 1
+GET_LANES = """
+    SELECT number, queue, priority,
+        (SELECT run_at FROM jobs INDEXED BY jobs_waiting WHERE lane = lanes.number ORDER BY run_at LIMIT 1)
+    FROM lanes
 """
-FIRST_DUE_LATER = """
-    SELECT run_at FROM jobs INDEXED BY jobs_waiting
-    WHERE state IN ('pending', 'failed') AND priority = ? AND run_at > ?
-    ORDER BY run_at LIMIT 1
+FIRST_WAITING = """
+    SELECT run_at, number FROM jobs INDEXED BY jobs_waiting WHERE lane = ? ORDER BY run_at, number LIMIT ?
+"""
+ADD_LANE = "INSERT INTO lanes (queue, priority) VALUES (?, ?)"
+FIND_LANE = "SELECT number FROM lanes WHERE queue = ? AND priority = ?"
+REMOVE_EMPTY_LANE = """
+    DELETE FROM lanes
+    WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_waiting WHERE lane = ?1)
 """
 _RUNNABLE = """
     j.number, j.id, j.queue, j.attempts, j.max_retries, j.timeout, j.last_attempt, j.command, j.argv, j.cwd,
@@ -93,14 +96,8 @@ _RUNNABLE = """
 GET_RUNNABLE = f"""
     SELECT {_RUNNABLE} FROM jobs AS j LEFT JOIN environments AS e ON e.number = j.environment WHERE j.number = ?
 """
-FIRST_RUNNABLE = f"""
-    SELECT {_RUNNABLE}
-    FROM jobs AS j INDEXED BY jobs_waiting LEFT JOIN environments AS e ON e.number = j.environment
-    WHERE j.state IN ('pending', 'failed') AND j.priority = ?
-    ORDER BY j.run_at, j.number LIMIT 1
-"""
 LEASE_JOB = """
-    UPDATE jobs SET state = ?, attempts = attempts + 1, last_attempt = ?, updated_at = ?
+    UPDATE jobs SET state = ?, lane = NULL, attempts = attempts + 1, last_attempt = ?, updated_at = ?
     WHERE number = ? AND state = ?
 """
 INSERT_ATTEMPT = "INSERT INTO attempts (job, number, token, worker, started_at) VALUES (?, ?, ?, ?, ?)"
@@ -109,16 +106,19 @@ END_ATTEMPT = """
     WHERE job = ? AND number = ? AND ended_at IS NULL
 """
 SETTLE_JOB = """
-    UPDATE jobs SET state = ?, attempts = ?, run_at = ?, exit_code = ?, error = ?, cancelling = 0, updated_at = ?
+    UPDATE jobs
+    SET state = ?, lane = ?, attempts = ?, run_at = ?, exit_code = ?, error = ?, cancelling = 0, updated_at = ?
     WHERE number = ? AND state = 'processing'
 """
-GET_PRIORITY = "SELECT priority FROM jobs WHERE number = ?"
-GET_STATE_AND_PRIORITY = "SELECT state, priority FROM jobs WHERE number = ?"
-UPDATE_JOB = "UPDATE jobs SET state = ?, attempts = ?, run_at = ?, cancelling = ?, updated_at = ? WHERE number = ?"
+GET_TRAITS = "SELECT queue, priority FROM jobs WHERE number = ?"
+GET_STATE_AND_LANE = "SELECT state, lane FROM jobs WHERE number = ?"
+UPDATE_JOB = """
+    UPDATE jobs SET state = ?, lane = ?, attempts = ?, run_at = ?, cancelling = ?, updated_at = ? WHERE number = ?
+"""
 NUMBERS_IN_STATE = """
     SELECT number FROM jobs INDEXED BY jobs_by_state WHERE state = ? AND number > ? ORDER BY number LIMIT ?
 """
-GET_DELETABLE = "SELECT state, last_attempt, environment FROM jobs WHERE number = ?"
+GET_DELETABLE = "SELECT state, lane, last_attempt, environment FROM jobs WHERE number = ?"
 DELETE_ATTEMPTS = "DELETE FROM attempts WHERE job = ?"
 DELETE_JOB = "DELETE FROM jobs WHERE number = ?"
 DELETE_ENVIRONMENT = """

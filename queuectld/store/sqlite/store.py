@@ -14,15 +14,16 @@ import msgspec
 
 from queuectl_protocol.jobs import WAITING, JobState, Outcome
 from queuectld.core import lifecycle
+from queuectld.core.choice import Traits
 from queuectld.store.base import Deleted, NewJob, ReadyJob, RunningAttempt, StorageError, StorageFailed, WorkerRecord
+from queuectld.store.heads import Heads
 from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.backup import write_backup
 from queuectld.store.sqlite.connection import Connection, Row, Values
-from queuectld.store.sqlite.heads import Heads
 from queuectld.store.sqlite.migrations import MIGRATIONS, Migration
 from queuectld.store.sqlite.opening import is_there, open_database, version_of
-from queuectld.store.sqlite.reading import NO_LIMIT, Reading, SqliteReader
-from queuectld.store.sqlite.rows import ready_of, running_of
+from queuectld.store.sqlite.reading import Reading, SqliteReader
+from queuectld.store.sqlite.rows import ready_of, running_of, time_of, traits_of
 
 _encoder = msgspec.json.Encoder(order="sorted")  # equal environments have equal bytes
 
@@ -84,11 +85,6 @@ class _Totals:
         return _Totals(self.counts.copy(), self.last_seen_time)
 
 
-def _time(run_at: object) -> float:
-    """A job whose time is none is due at once, so that it is found out about."""
-    return run_at if isinstance(run_at, float) else float("-inf")
-
-
 class SqliteStore(Reading):
     """See base.Store. Made by `open_store`."""
 
@@ -98,7 +94,7 @@ class SqliteStore(Reading):
         self._committed = _Totals(super().counts(), last_seen_time)
         self._totals = self._committed.copy()
         self._marked: _Totals | None = None
-        self._heads = Heads()
+        self._loaded: Heads | None = None
         self._failed = False
 
     # the transaction
@@ -107,10 +103,12 @@ class SqliteStore(Reading):
         if self._failed:
             raise StorageFailed("the disk failed before: start again, so that what is there can be found out")
         self._db.run("BEGIN IMMEDIATE")
+        _ = self.heads  # loaded before anything changes: a rollback knows nothing of what was before
 
     def mark(self) -> None:
         self._write("SAVEPOINT part")
         self._marked = self._totals.copy()
+        self.heads.mark()
 
     def keep(self) -> None:
         self._write("RELEASE part")
@@ -122,7 +120,7 @@ class SqliteStore(Reading):
         self._write("ROLLBACK TO part")
         self._write("RELEASE part")
         self._totals, self._marked = self._marked, None
-        self._heads.rolled_back()
+        self.heads.undone()
 
     def commit(self) -> None:
         totals = self._totals
@@ -134,12 +132,13 @@ class SqliteStore(Reading):
             self._failed = True
             raise
         self._committed = totals.copy()
-        self._heads.committed()
+        self.heads.committed()
 
     def rollback(self) -> None:
         # After an error of the storage SQLite may have rolled back by itself, or not.
         self._totals, self._marked = self._committed.copy(), None
-        self._heads.rolled_back()
+        if self._loaded is not None:
+            self._loaded.rolled_back()
         if self._db.in_transaction:
             self._db.run("ROLLBACK")
 
@@ -163,10 +162,6 @@ class SqliteStore(Reading):
         self._totals.counts[after] += 1
         self._totals.last_seen_time = max(self._totals.last_seen_time, now)
 
-    def _waits(self, priority: object, run_at: float) -> None:
-        if isinstance(priority, int | float):  # else it is of a broken row that nobody can find
-            self._heads.waits(priority, run_at)
-
     # reads that differ from a reader's
 
     def counts(self) -> dict[JobState, int]:
@@ -179,8 +174,13 @@ class SqliteStore(Reading):
 
     def insert(self, jobs: Sequence[NewJob], now: float) -> dict[str, bytes]:
         environments: dict[bytes, int] = {}
-        rows = [self._new_row(job, now, environments) for job in jobs]
         self._check_begun()
+        lanes: list[int] = []
+        for job in jobs:
+            lane = self._lane(job.queue, job.priority)
+            self.heads.waits(lane, job.run_at)  # before the next lane is made, for which empty ones are removed
+            lanes.append(lane)
+        rows = [self._new_row(job, lane, now, environments) for job, lane in zip(jobs, lanes, strict=True)]
         try:
             inserted = self._insert(rows)
         except StorageError:
@@ -188,9 +188,11 @@ class SqliteStore(Reading):
             raise
         self._totals.counts[lifecycle.NEW] += inserted
         self._totals.last_seen_time = max(self._totals.last_seen_time, now)
-        for job in jobs:
-            self._heads.waits(job.priority, job.run_at)
-        return {} if inserted == len(jobs) else self._contradicted(jobs)
+        if inserted == len(jobs):
+            return {}
+        for lane in lanes:
+            self.heads.may_be_empty(lane)
+        return self._contradicted(jobs)
 
     def _insert(self, rows: list[Row]) -> int:
         """How many were inserted."""
@@ -200,7 +202,7 @@ class SqliteStore(Reading):
             inserted += self._db.run(sql.INSERT_JOBS[len(some)], [*itertools.chain.from_iterable(some)])
         return inserted
 
-    def _new_row(self, job: NewJob, now: float, environments: dict[bytes, int]) -> Row:
+    def _new_row(self, job: NewJob, lane: int, now: float, environments: dict[bytes, int]) -> Row:
         return (
             job.id,
             job.digest,
@@ -217,6 +219,7 @@ class SqliteStore(Reading):
             job.cwd,
             job.command,
             None if job.argv is None else _encoder.encode(job.argv).decode(),
+            lane,
         )
 
     def _environment(self, variables: dict[str, str], found: dict[bytes, int]) -> int:
@@ -241,49 +244,15 @@ class SqliteStore(Reading):
                 wrong[job.id] = digest
         return wrong
 
-    def next_ready(self, now: float) -> ReadyJob | None:
-        heads = self._complete_heads()
-        while (priority := heads.highest_due(now)) is not None:
-            row = self._db.row(sql.FIRST_RUNNABLE, (priority,))
-            if row is None:
-                heads.is_first(priority, None)
-                continue
-            run_at = row[-1]
-            if not isinstance(run_at, float) or run_at <= now:  # what is no time is found out about at once
-                return ready_of(row)
-            heads.is_first(priority, run_at)
-        return None
-
-    def _complete_heads(self) -> Heads:
-        heads = self._heads
-        if not heads.is_complete:
-            heads.is_unsure()  # an open transaction may have taken jobs out that a rollback brings back
-            below = NO_LIMIT
-            while (first := self._db.row(sql.FIRST_BELOW_PRIORITY, (below,))) is not None:
-                below, run_at = first
-                heads.waits(below, _time(run_at))
-            heads.is_complete = True
-        return heads
-
     def runnable(self, number: int) -> ReadyJob | None:
         row = self._db.row(sql.GET_RUNNABLE, (number,))
         return None if row is None else ready_of(row)
 
-    def next_due(self, now: float) -> float | None:
-        heads = self._complete_heads()
-        heads.highest_due(now)
-        # After `next_ready` has found nothing there is no priority with a job that is due.
-        later = [self._db.row(sql.FIRST_DUE_LATER, (priority, now)) for priority in heads.all_due()]
-        due = [run_at for row in later if row is not None and isinstance(run_at := row[0], float)]
-        while (earliest := heads.earliest_later()) is not None:
-            bound, priority = earliest
-            row = self._db.row(sql.FIRST_DUE_LATER, (priority, now))
-            if row is not None and row[0] == bound:
-                return min([bound, *due])
-            heads.is_first(priority, None if row is None else _time(row[0]))  # the first one has left the queue
-        return min(due, default=None)
-
     def start_attempt(self, number: int, attempt: int, token: str, worker: str, now: float) -> JobState:
+        self._check_begun()
+        lane = self.heads.lane_of(number)
+        if lane is None:
+            _, lane = self._state_and_lane(number)
         for before, after in lifecycle.LEASED.items():
             if self._write(sql.LEASE_JOB, (after.value, attempt, now, number, before.value)):
                 break
@@ -291,6 +260,7 @@ class SqliteStore(Reading):
             raise LookupError(f"job number {number} is not waiting")
         self._write(sql.INSERT_ATTEMPT, (number, attempt, token, worker, now))
         self._count(before, after, now)
+        self._left(lane, number)
         return before
 
     def running_attempt(self, number: int) -> RunningAttempt | None:
@@ -312,26 +282,43 @@ class SqliteStore(Reading):
         ended_at: float,
         now: float,
     ) -> None:
+        lane = self._lane_of(number) if state in WAITING else None
         ended = self._write(sql.END_ATTEMPT, (outcome.value, exit_code, signal, error, ended_at, number, attempt))
-        settled = ended and self._write(sql.SETTLE_JOB, (state.value, attempts, run_at, exit_code, error, now, number))
+        settled = ended and self._write(
+            sql.SETTLE_JOB, (state.value, lane, attempts, run_at, exit_code, error, now, number)
+        )
         if not settled:
             raise LookupError(f"attempt {attempt} of job number {number} is not running")
         self._count(before=JobState.PROCESSING, after=state, now=now)
-        if state in WAITING:
-            ((priority,),) = self._db.rows(sql.GET_PRIORITY, (number,))
-            self._waits(priority, run_at)
+        if lane is not None:
+            self.heads.waits(lane, run_at)
 
     def update(
         self, number: int, *, state: JobState, attempts: int, run_at: float, cancelling: bool, now: float
     ) -> None:
-        found = self._db.row(sql.GET_STATE_AND_PRIORITY, (number,))
-        if found is None:
+        before, left = self._state_and_lane(number)
+        lane = self._lane_of(number) if state in WAITING else None
+        self._write(sql.UPDATE_JOB, (state.value, lane, attempts, run_at, cancelling, now, number))
+        self._count(before, state, now)
+        self._left(left, number)
+        if lane is not None:
+            self.heads.waits(lane, run_at)
+
+    def _state_and_lane(self, number: int) -> tuple[JobState, int | None]:
+        """
+        Raises:
+            LookupError: there is no such job.
+        """
+        self._check_begun()
+        row = self._db.row(sql.GET_STATE_AND_LANE, (number,))
+        if row is None:
             raise LookupError(f"there is no job number {number}")
-        before, priority = found
-        self._write(sql.UPDATE_JOB, (state.value, attempts, run_at, cancelling, now, number))
-        self._count(JobState(before), state, now)
-        if state in WAITING:
-            self._waits(priority, run_at)
+        state, lane = row
+        return JobState(state), lane
+
+    def _left(self, lane: int | None, number: int) -> None:
+        if lane is not None:
+            self.heads.left(lane, number)
 
     def delete(self, numbers: Sequence[int]) -> list[Deleted]:
         deleted: list[Deleted] = []
@@ -340,16 +327,62 @@ class SqliteStore(Reading):
             row = self._db.row(sql.GET_DELETABLE, (number,))
             if row is None:
                 continue
-            state, last_attempt, environment = row
+            state, lane, last_attempt, environment = row
             self._write(sql.DELETE_ATTEMPTS, (number,))
             self._write(sql.DELETE_JOB, (number,))
             self._totals.counts[JobState(state)] -= 1
+            self._left(lane, number)
             deleted.append(Deleted(number, last_attempt))
             if environment is not None:
                 environments.add(environment)
         for environment in environments:
             self._write(sql.DELETE_ENVIRONMENT, (environment,))
         return deleted
+
+    # lanes
+
+    @property
+    def heads(self) -> Heads:
+        """Loaded when they are first needed: a database with a damaged index can be opened, to find that out."""
+        if self._loaded is None:
+            self._loaded = self._load_heads()
+        return self._loaded
+
+    def _load_heads(self) -> Heads:
+        heads = Heads(self._first_waiting)
+        for number, queue, priority, run_at in self._db.rows(sql.GET_LANES):
+            heads.add(number, traits_of(queue, priority), None if run_at is None else time_of(run_at))
+        heads.committed()
+        return heads
+
+    def _first_waiting(self, lane: int, most: int) -> list[tuple[float, int]]:
+        return [(time_of(run_at), number) for run_at, number in self._db.rows(sql.FIRST_WAITING, (lane, most))]
+
+    def _lane(self, queue: str, priority: int) -> int:
+        """The number of the lane with these traits, which is made if there is none."""
+        number = self.heads.number_of(queue, priority)
+        if number is None:
+            for empty in self.heads.removable():
+                if self._write(sql.REMOVE_EMPTY_LANE, (empty,)):
+                    self.heads.remove(empty)
+            row = self._db.row(sql.FIND_LANE, (queue, priority))
+            if row is not None:  # of two lanes whose queues can't be read, and then look alike, only one is known by it
+                return int(row[0])
+            self._write(sql.ADD_LANE, (queue, priority))
+            ((number,),) = self._db.rows(sql.FIND_LANE, (queue, priority))
+            self.heads.add(number, Traits(queue, priority))
+        return int(number)
+
+    def _lane_of(self, number: int) -> int:
+        """
+        Raises:
+            LookupError: there is no such job.
+        """
+        self._check_begun()
+        row = self._db.row(sql.GET_TRAITS, (number,))
+        if row is None:
+            raise LookupError(f"there is no job number {number}")
+        return self._lane(*traits_of(*row))
 
     # settings, workers
 
@@ -373,5 +406,4 @@ class SqliteStore(Reading):
     def shift_waiting(self, seconds: float, now: float) -> None:
         self._write(sql.SHIFT_WAITING, (seconds,))
         self._totals.last_seen_time = now
-        self._heads = Heads()
-        self._heads.is_unsure()
+        self.heads.all_times_changed()

@@ -90,7 +90,7 @@ class _Writer(threading.Thread):
             for transport, request in batch:
                 made = self._ids.make()
                 command = decoder.decode(request.params).jobs[0]["command"]  # type: ignore[arg-type]
-                rows.append((made, b"", "default", 0, now, 3, 0.0, now, now, False, None, "", None, command, None))
+                rows.append((made, b"", "default", 0, now, 3, 0.0, now, now, False, None, "", None, command, None, 1))
                 answers.append((transport, framing.encode_result(request.id, {"ids": [made]})))
             self._raw.execute("BEGIN IMMEDIATE")
             self._raw.executemany(INSERT_JOBS[1], rows)

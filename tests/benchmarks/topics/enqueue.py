@@ -53,13 +53,17 @@ def _bulk(context: Context) -> None:
     context.findings.ratio("bulk.sqlite", *series)
 
 
+LANE = 1
+"""That of all jobs here: they have one queue and one priority."""
+
+
 def _executemany(directory: Path, jobs: int) -> float:
     """Rows a second into the same schema with the same guarantee, all in one transaction."""
     now = time.time()
     made = (new_job(now) for _ in range(jobs))
     rows = [
         (job.id, job.digest, job.queue, job.priority, job.run_at, job.max_retries, job.timeout, now, now, job.exact_env,
-         None, job.label, job.cwd, job.command, None)
+         None, job.label, job.cwd, job.command, None, LANE)
         for job in made
     ]  # fmt: skip
     connection = _bare_database(directory)
