@@ -37,6 +37,7 @@ from queuectld.pool import orphans
 from queuectld.pool.supervisor import Supervisor
 from queuectld.process_tree import cgroups, marks, proc
 from queuectld.queue import configure, setback
+from queuectld.queue.changes import ChangeStream
 from queuectld.queue.sweep import Sweeper
 from queuectld.queue.watchers import Watchers
 from queuectld.store.base import (
@@ -212,7 +213,8 @@ class _Daemon:
         state_dir, store = self._options.state_dir, self._store
         clock, watchers, disk = Clock(), Watchers(), DiskSpace(state_dir)
         disk.keep_reserve()
-        committer = Committer(store, self._storage_failed, disk.give_up_reserve, self._status.committed)
+        changes = ChangeStream()
+        committer = Committer(store, self._storage_failed, disk.give_up_reserve, changes.publish)
         setback.at_start(store, clock)
         found = _Found(store.workers(), store.running(), store.counts(), store.desired_workers())
         settings = with_overrides(store.settings())
@@ -233,7 +235,6 @@ class _Daemon:
         sweeper = Sweeper(committer, readers, lambda: context.settings, clock, state_dir, background_work)
         supervisor = Supervisor(
             committer,
-            watchers,
             lambda: context.settings,
             clock,
             disk,
@@ -243,11 +244,12 @@ class _Daemon:
             sdnotify.clean_environment(os.environ),
             self._descriptors,
             self._umask,
-            sweeper.notice,
             # A copied state directory has the same database, and is another directory.
             store.identity() + marks.queue_mark(state_dir),
             others_too=self._others_too,
         )
+        for tell in (watchers.changed, supervisor.changed, sweeper.changed, self._status.changed):
+            changes.subscribe(tell)
         about = About(
             pid=os.getpid(),
             started_at=datetime.fromtimestamp(self._started_at, UTC),
@@ -309,7 +311,7 @@ class _Daemon:
             _in_background(_watchdog(context, self._status)),
             _in_background(counts),
             _in_background(context.sweeper.run()),
-            _in_background(setback.follow(context.clock, context.committer, context.supervisor.wake)),
+            _in_background(setback.follow(context.clock, context.committer)),
             _in_background(self._listening.keep(server.listen_instead)),
         ]
         if self._unclean:
@@ -395,7 +397,7 @@ class _Daemon:
         log.info("stopping")
         failpoints.hit("stop.asked")
         context.stopping = True
-        self._status.committed()  # nothing is, but the line is another one
+        self._status.changed()
         await context.supervisor.stop(self._skip)
         context.stopped = True
         context.watchers.wake_all()  # those who still wait are told that the daemon goes

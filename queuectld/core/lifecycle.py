@@ -23,6 +23,8 @@ class Event(enum.StrEnum):
     CANCEL = "a person cancels it"
     ABORT = "its attempt has ended after a cancel"
     RETRY = "a person retries it"
+    REMOVE = "it has ended, and is deleted"
+    SHIFT = "the clock was set back, and what waits is moved along"
 
 
 TRANSITIONS: dict[tuple[JobState | None, Event], JobState] = {
@@ -43,7 +45,7 @@ TRANSITIONS: dict[tuple[JobState | None, Event], JobState] = {
 """What is not here can't happen. None: the job is not there yet.
 
 A job that is cancelled while it runs goes on to be `processing` until its attempt has been ended. No other place names
-a state that a job takes: not the operations, nor a statement of a store.
+a state that a job takes: not the operations, nor a statement of a store. REMOVE and SHIFT lead to no state.
 """
 
 NEW = TRANSITIONS[None, Event.ENQUEUE]
@@ -98,6 +100,8 @@ class Settlement:
     attempts: int
     run_at: float
     outcome: Outcome
+    event: Event
+    """What led to this."""
 
 
 def settle(
@@ -128,4 +132,4 @@ def settle(
         event, run_at = Event.FAIL, now + retry.delay(job.attempts, policy, chance)
     else:
         event = Event.EXHAUST
-    return Settlement(move(job.id, JobState.PROCESSING, event), attempts, run_at, outcome)
+    return Settlement(move(job.id, JobState.PROCESSING, event), attempts, run_at, outcome, event)

@@ -17,7 +17,7 @@ from queuectld.handlers import jobs
 from queuectld.handlers.context import Context
 from queuectld.pool.handles import Peer
 from queuectld.queue import change, remove
-from queuectld.store.base import Deleted
+from queuectld.store.base import Deleted, JobRecord
 
 STEP = 500
 """Jobs of one transaction, so that `all` of a million does not hold up everybody else."""
@@ -31,30 +31,22 @@ async def list_(context: Context, _peer: Peer, params: DlqListParams) -> JobPage
 
 async def retry(context: Context, _peer: Peer, params: DlqRetryParams) -> CountResult:
     context.refuse_when_stopping()
-    count = 0
     if params.ids is not None:
         ids, now = params.ids, context.clock.now()
-        numbers = await context.committer.submit(lambda store: change.retry_dead(store, ids, now))
-        count = _retried(context, numbers)
+        retried = await context.committer.submit(lambda store: change.retry_dead(store, ids, now))
+        count = len(retried)
     else:
-        after = 0
-        while numbers := await _retry_step(context, after):
+        count = after = 0
+        while retried := await _retry_step(context, after):
             # Upwards only: a job that dies again meanwhile is not retried a second time by this request.
-            count += _retried(context, numbers)
-            after = numbers[-1]
+            count += len(retried)
+            after = retried[-1].number
     return CountResult(count=count)
 
 
-async def _retry_step(context: Context, after: int) -> list[int]:
+async def _retry_step(context: Context, after: int) -> list[JobRecord]:
     now = context.clock.now()
     return await context.committer.submit(lambda store: change.retry_some_dead(store, STEP, after, now))
-
-
-def _retried(context: Context, numbers: list[int]) -> int:
-    for number in numbers:
-        context.watchers.changed(number, None)
-    context.supervisor.wake()
-    return len(numbers)
 
 
 async def purge(context: Context, _peer: Peer, params: DlqPurgeParams) -> CountResult:
@@ -71,6 +63,4 @@ async def purge(context: Context, _peer: Peer, params: DlqPurgeParams) -> CountR
 async def _purged(context: Context, deleted: list[Deleted]) -> int:
     failpoints.hit("purge.committed")
     await context.background_work.run(remove_logs, context.about.state_dir, deleted)
-    for job in deleted:
-        context.watchers.removed(job.number)
     return len(deleted)

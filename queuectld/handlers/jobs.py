@@ -23,7 +23,7 @@ from queuectld.handlers.context import Context
 from queuectld.pool.handles import Peer
 from queuectld.queue import change
 from queuectld.queue.enqueue import Enqueue
-from queuectld.queue.find import find_all, summary, summary_of_end, whole
+from queuectld.queue.find import find_all, summary, whole
 from queuectld.queue.watchers import Ends
 from queuectld.store.base import JobRecord
 
@@ -35,12 +35,6 @@ async def enqueue(context: Context, _peer: Peer, params: EnqueueParams) -> Enque
     now = context.clock.now()
     ids = await context.committer.submit(Enqueue(params.jobs, context.settings, now))
     failpoints.hit("enqueue.committed")
-    delays = {spec.delay for spec in params.jobs}
-    if 0 in delays:
-        context.supervisor.wake()
-        delays.remove(0)
-    if delays:
-        context.supervisor.wake(now + min(delays))
     return EnqueueResult(ids=ids)
 
 
@@ -78,8 +72,6 @@ async def cancel(context: Context, _peer: Peer, params: JobIdsParams) -> JobSumm
     )
     failpoints.hit("cancel.committed")
     for one in cancelled:
-        context.watchers.changed(one.job.number, summary_of_end(one.job))
-        context.sweeper.notice()
         if one.running is not None:
             context.supervisor.end_attempt(one.job.number, Outcome.CANCELLED)
     return _summaries([one.job for one in cancelled])
@@ -91,9 +83,6 @@ async def retry(context: Context, _peer: Peer, params: JobIdsParams) -> JobSumma
     records = await context.committer.submit(
         lambda store: change.retry(store, params.ids, now, tolerant=params.tolerant)
     )
-    for record in records:
-        context.watchers.changed(record.number, None)
-    context.supervisor.wake()
     return _summaries(records)
 
 
@@ -148,7 +137,7 @@ async def _look(context: Context, ends: Ends) -> dict[int, JobSummary]:
 def _note_ends(ends: Ends, records: Sequence[JobRecord]) -> None:
     for record in records:
         if record.state in ENDED:
-            ends.changed(record.number, summary(record))
+            ends.note(record.number, summary(record))
 
 
 def _summaries(records: Sequence[JobRecord]) -> JobSummaries:

@@ -23,12 +23,15 @@ class StatusLine:
     """
 
     def __init__(self) -> None:
-        self._committed = asyncio.Event()
+        self._changed = asyncio.Event()
         self._told = ""
 
-    def committed(self) -> None:
-        """Something may have changed. Costs next to nothing: the hot path calls it."""
-        self._committed.set()
+    def changed(self, _changes: object = None) -> None:
+        """For the change stream, and whoever else has changed what the line says.
+
+        Told of each commit, also where it changes no job: it may have changed the workers.
+        """
+        self._changed.set()
 
     def trouble(self, what: str) -> None:
         """Tell `what` is the matter, until a commit succeeds."""
@@ -45,8 +48,8 @@ class StatusLine:
     ) -> None:
         """Tell new lines until this is cancelled; what they say is asked for each time."""
         while True:
-            await self._committed.wait()
-            self._committed.clear()
+            await self._changed.wait()
+            self._changed.clear()
             with contextlib.suppress(ProtocolError):  # it can't be read: what else goes wrong then is told by others
                 line = text(await counts(), workers(), stopping=stopping())
                 if line != self._told and sdnotify.notify(f"STATUS={line}"):

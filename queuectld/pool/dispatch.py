@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from queuectl_protocol.messages import Lease
 from queuectld import failpoints
+from queuectld.core.lifecycle import Event
 from queuectld.core.settings import Settings
 from queuectld.host.clock import Clock
 from queuectld.host.diskspace import DiskSpace
 from queuectld.pool.handles import Handle
 from queuectld.pool.timers import Timers
+from queuectld.queue.changes import Change
 from queuectld.queue.lease import Given, lease
 from queuectld.queue.settle import Settled
 from queuectld.store.committer import Committer
@@ -28,6 +30,9 @@ DISK_PAUSE = 2.0
 
 LONGEST_WAIT = 60.0
 """Seconds between two looks at the clock while a job waits for its time: so late it starts after a suspend, at most."""
+
+_NEVER = float("inf")
+"""A time in UNIX seconds that does not come."""
 
 
 class Told(Protocol):
@@ -95,11 +100,25 @@ class Dispatch:
         """Nothing is offered from now on."""
         self._is_stopped = True
 
-    def wake(self, run_at: float | None = None) -> None:
-        """Jobs may be ready: now, or at `run_at` (UNIX seconds)."""
-        if run_at is not None and run_at > self._clock.now():
-            self.wake_at(run_at)
+    def changed(self, changes: Sequence[Change]) -> None:
+        """For the change stream: jobs that wait may be ready by now, or will be."""
+        earliest = _NEVER
+        for change in changes:
+            after = change.after
+            if after is None:
+                if change.why is Event.SHIFT:
+                    earliest = 0.0
+            elif after.run_at is not None and after.run_at < earliest:
+                earliest = after.run_at
+        if earliest == _NEVER:
             return
+        if earliest <= self._clock.now():
+            self.wake()
+        else:
+            self.wake_at(earliest)
+
+    def wake(self) -> None:
+        """Jobs may be ready."""
         self._wakes += 1
         self.offer()
 

@@ -19,7 +19,7 @@ from queuectld.host.clock import Clock
 from queuectld.host.threads import Threads
 from queuectld.pool.places import Places
 from queuectld.process_tree import cgroups, lost
-from queuectld.queue.settle import Settled, attempts_of, settle_worker
+from queuectld.queue.settle import attempts_of, settle_worker
 from queuectld.store.base import WorkerRecord
 from queuectld.store.committer import Committer
 
@@ -104,8 +104,8 @@ class Ending:
             failpoints.hit("lost.proven")
         return proven
 
-    async def settle(self, worker: str, lost_as: Outcome, *, stopping: bool) -> list[Settled] | None:
-        """Settle what a worker that is proven gone was running, and forget the worker; None where it can't be stored.
+    async def settle(self, worker: str, lost_as: Outcome, *, stopping: bool) -> bool:
+        """Settle what a worker that is proven gone was running, and forget the worker; whether it could be stored.
 
         Args:
             worker: its id.
@@ -129,13 +129,13 @@ class Ending:
             )
         except ProtocolError as refusal:
             log.error("the end of a worker could not be stored: %s", refusal.message)  # noqa: TRY400 - it says all
-            return None
+            return False
         except OSError as error:
             log.error("an exit record can't be looked for now, trying again: %s", error)  # noqa: TRY400 - it says all
-            return None
+            return False
         failpoints.hit("lost.committed")
         for job, attempt in attempts:  # only now, when what they said is on disk
             exit_records.remove(state_dir, job, attempt)
         for job_end in settled:
             log.warning("attempt settled without its worker", extra={"job": job_end.id, "state": job_end.state})
-        return settled
+        return True

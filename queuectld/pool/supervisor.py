@@ -13,7 +13,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ import msgspec
 from msgspec import structs
 
 from queuectl_protocol.errors import ProtocolError, cut
-from queuectl_protocol.jobs import WAITING, Outcome, Worker
+from queuectl_protocol.jobs import Outcome, Worker
 from queuectl_protocol.lines import MAX_LINE
 from queuectl_protocol.messages import (
     AttachParams,
@@ -51,10 +51,10 @@ from queuectld.pool.places import Places
 from queuectld.pool.spawning import Spawning
 from queuectld.pool.timers import Timers
 from queuectld.process_tree import marks, proc
+from queuectld.queue.changes import Change
 from queuectld.queue.finish import finish
 from queuectld.queue.lease import orders
 from queuectld.queue.settle import Settled
-from queuectld.queue.watchers import Watchers
 from queuectld.store.base import RunningAttempt, WorkerRecord
 from queuectld.store.committer import Committer
 
@@ -88,7 +88,6 @@ class Supervisor:
 
     Args:
         committer: where changes are made.
-        watchers: told of each job that changed.
         settings: the ones in force, asked for each time.
         clock: UNIX seconds.
         disk: nothing is started on a full disk; it waits.
@@ -96,7 +95,6 @@ class Supervisor:
         groups: the cgroup v2 directory where attempts get groups of their own, or None.
         state_dir: where locks, logs and exit records are.
         environment: of the workers.
-        ended: told of each attempt that has ended.
         descriptors: the soft limit of open files that workers and so jobs get; the daemon's own is raised.
         umask: that workers and so jobs get; the daemon's own lets nobody else read.
         mark: of the queue; a worker takes orders from a daemon of its own queue only.
@@ -106,7 +104,6 @@ class Supervisor:
     def __init__(
         self,
         committer: Committer,
-        watchers: Watchers,
         settings: Callable[[], Settings],
         clock: Clock,
         disk: DiskSpace,
@@ -116,18 +113,15 @@ class Supervisor:
         environment: Mapping[str, str],
         descriptors: int,
         umask: int,
-        ended: Callable[[], None],
         mark: str,
         *,
         others_too: bool = False,
     ) -> None:
         self._committer = committer
-        self._watchers = watchers
         self._settings = settings
         self._clock = clock
         self._disk = disk
         self._places = Places(state_dir, groups)
-        self._on_ended = ended
         self._mark = mark
         self._boot_id = proc.boot_id()
         self._handles: dict[str, Handle] = {}
@@ -336,9 +330,13 @@ class Supervisor:
 
     # --- dispatch -----------------------------------------------------------------------------------------------
 
-    def wake(self, run_at: float | None = None) -> None:
-        """Jobs may be ready: now, or at `run_at` (UNIX seconds)."""
-        self._dispatch.wake(run_at)
+    def changed(self, changes: Sequence[Change]) -> None:
+        """For the change stream."""
+        self._dispatch.changed(changes)
+
+    def wake(self) -> None:
+        """Jobs may be ready."""
+        self._dispatch.wake()
 
     def offered(self, handle: Handle) -> None:
         handle.parked, handle.offered = False, True
@@ -358,12 +356,10 @@ class Supervisor:
     def gave_up(self, unreadable: list[Settled]) -> None:
         for job in unreadable:
             log.error("a job can't be read, and is dead; `queuectl show` tells why", extra={"job": job.id})
-            self._ended(job)
 
     def _leased(self, handle: Handle, lease: Lease, now: float) -> None:
         handle.running = Running(lease.job, lease.id, lease.attempt, lease.token, now)
         log.debug("started", extra={"job": lease.id, "attempt": lease.attempt, "worker": handle.record.id})
-        self._watchers.changed(lease.job, None)
         if handle.interrupting:
             handle.stopping_at = None  # that was for the attempt before
             asyncio.get_running_loop().call_soon(self._interrupt, handle)  # after the message that carries the lease
@@ -499,7 +495,6 @@ class Supervisor:
                 self.wake()
             raise
         handle.running = None
-        self._ended(settled)
         self.gave_up(given.unreadable)
         if result.outcome in (Outcome.FAILED, Outcome.TIMEOUT):
             fields = {
@@ -648,13 +643,9 @@ class Supervisor:
         """Settle what a worker had that is proven gone, forget it, and only then replace it."""
         record = handle.record
         while True:
-            outcome = lost_as or self._outcome_of_lost
-            settled = await self._ending.settle(record.id, outcome, stopping=self._stopping)
-            if settled is not None:
+            if await self._ending.settle(record.id, lost_as or self._outcome_of_lost, stopping=self._stopping):
                 break
             await asyncio.sleep(DISK_PAUSE)  # the disk is full; its job must not stay `processing` for ever
-        for job in settled:
-            self._ended(job)
         failpoints.hit("lost.cleared")
         regular_files.remove(self._places.lock_of(record.id))
         failpoints.hit("lost.unlocked")
@@ -665,12 +656,6 @@ class Supervisor:
         self._handles.pop(record.id, None)
         self._fill_pool()
         self._notice()
-
-    def _ended(self, settled: Settled) -> None:
-        self._watchers.changed(settled.number, settled.end)
-        self._on_ended()
-        if settled.state in WAITING:
-            self.wake(settled.run_at)
 
     def _orphans_of(self, worker: str) -> list[int]:
         """Children of this process, dead or alive, that a lost worker may have left. Called in threads of their own."""

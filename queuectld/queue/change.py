@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from queuectl_protocol.errors import ProtocolError
-from queuectl_protocol.jobs import JobState
+from queuectl_protocol.jobs import WAITING, JobState
 from queuectld import failpoints
 from queuectld.core import lifecycle
 from queuectld.core.lifecycle import Event
-from queuectld.queue.find import find_all, those_there
+from queuectld.queue.changes import After, Change, all_of
+from queuectld.queue.find import find_all, summary_of_end, those_there
 from queuectld.store.base import JobRecord, RunningAttempt, Store
+from queuectld.store.committer import Changed
 
 T = TypeVar("T")
 
@@ -25,7 +27,7 @@ class Cancelled:
     running: RunningAttempt | None
 
 
-def cancel(store: Store, refs: Sequence[str], now: float, *, tolerant: bool = False) -> list[Cancelled]:
+def cancel(store: Store, refs: Sequence[str], now: float, *, tolerant: bool = False) -> Changed[list[Cancelled]]:
     """Cancel waiting jobs; mark running ones, so that whatever happens from now on, they are not run again.
 
     Args:
@@ -42,23 +44,25 @@ def cancel(store: Store, refs: Sequence[str], now: float, *, tolerant: bool = Fa
     return cancelled
 
 
-def _cancel(store: Store, job: JobRecord, now: float) -> Cancelled:
+def _cancel(store: Store, job: JobRecord, now: float) -> Changed[Cancelled]:
     if job.state is JobState.CANCELLED or job.cancelling:
-        return Cancelled(job, store.running_attempt(job.number))  # asked for twice is no error
+        return Changed(Cancelled(job, store.running_attempt(job.number)), ())  # asked for twice is no error
     running = store.running_attempt(job.number) if job.state is JobState.PROCESSING else None
-    lost = job.state is JobState.PROCESSING and running is None  # nothing that ends would take the job out of its state
+    # A job that runs without an attempt has nothing whose end would cancel it.
+    event = Event.ABORT if job.state is JobState.PROCESSING and running is None else Event.CANCEL
     store.update(
         job.number,
-        state=lifecycle.move(job.id, job.state, Event.ABORT if lost else Event.CANCEL),
+        state=lifecycle.move(job.id, job.state, event),
         attempts=job.attempts,
         run_at=job.run_at,
         cancelling=running is not None,
         now=now,
     )
-    return Cancelled(_get(store, job.number), running)
+    after = _get(store, job.number)
+    return Changed(Cancelled(after, running), (_change(job, after, event),))
 
 
-def retry(store: Store, refs: Sequence[str], now: float, *, tolerant: bool = False) -> list[JobRecord]:
+def retry(store: Store, refs: Sequence[str], now: float, *, tolerant: bool = False) -> Changed[list[JobRecord]]:
     """Put ended jobs back to wait with no attempts used; `tolerant` is as in `cancel`.
 
     Raises:
@@ -67,10 +71,12 @@ def retry(store: Store, refs: Sequence[str], now: float, *, tolerant: bool = Fal
     return _each(store, refs, lambda record: _retry(store, record, now), tolerant=tolerant)
 
 
-def _each(store: Store, refs: Sequence[str], change: Callable[[JobRecord], T], *, tolerant: bool) -> list[T]:
+def _each(
+    store: Store, refs: Sequence[str], change: Callable[[JobRecord], Changed[T]], *, tolerant: bool
+) -> Changed[list[T]]:
     if tolerant:
-        return _where_allowed(those_there(store, refs), change)
-    return [change(record) for record in find_all(store, refs)]
+        return all_of(_where_allowed(those_there(store, refs), change))
+    return all_of(change(record) for record in find_all(store, refs))
 
 
 def _where_allowed(records: Iterable[JobRecord], change: Callable[[JobRecord], T]) -> list[T]:
@@ -85,10 +91,16 @@ def _where_allowed(records: Iterable[JobRecord], change: Callable[[JobRecord], T
     return changed
 
 
-def _retry(store: Store, job: JobRecord, now: float) -> JobRecord:
-    after = lifecycle.move(job.id, job.state, Event.RETRY)
-    store.update(job.number, state=after, attempts=0, run_at=now, cancelling=False, now=now)
-    return _get(store, job.number)
+def _retry(store: Store, job: JobRecord, now: float) -> Changed[JobRecord]:
+    state = lifecycle.move(job.id, job.state, Event.RETRY)
+    store.update(job.number, state=state, attempts=0, run_at=now, cancelling=False, now=now)
+    after = _get(store, job.number)
+    return Changed(after, (_change(job, after, Event.RETRY),))
+
+
+def _change(before: JobRecord, after: JobRecord, why: Event) -> Change:
+    run_at = after.run_at if after.state in WAITING else None
+    return Change(before.number, before.state, After(after.state, run_at, summary_of_end(after)), why)
 
 
 def _get(store: Store, number: int) -> JobRecord:
@@ -117,18 +129,15 @@ def dead(store: Store, refs: Sequence[str]) -> list[JobRecord]:
     return records
 
 
-def retry_dead(store: Store, refs: Sequence[str], now: float) -> list[int]:
-    """Put dead jobs back to wait; the numbers of those that were.
+def retry_dead(store: Store, refs: Sequence[str], now: float) -> Changed[list[JobRecord]]:
+    """Put dead jobs back to wait.
 
     Raises:
         ProtocolError: `not_found`, `conflict`, `invalid_state`; then none is changed.
     """
-    return [_retry(store, record, now).number for record in dead(store, refs)]
+    return all_of(_retry(store, record, now) for record in dead(store, refs))
 
 
-def retry_some_dead(store: Store, limit: int, after: int, now: float) -> list[int]:
+def retry_some_dead(store: Store, limit: int, after: int, now: float) -> Changed[list[JobRecord]]:
     """As many of the dead jobs above `after`, oldest first."""
-    numbers = store.in_state(JobState.DEAD, limit, after)
-    for number in numbers:
-        _retry(store, _get(store, number), now)
-    return numbers
+    return all_of(_retry(store, _get(store, number), now) for number in store.in_state(JobState.DEAD, limit, after))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from queuectl_protocol.errors import ProtocolError
 from queuectl_protocol.ids import Ids
 from queuectl_protocol.jobs import JobSpec
 from queuectld import failpoints
-from queuectld.core import policy, repeats
+from queuectld.core import lifecycle, policy, repeats
+from queuectld.core.lifecycle import Event
 from queuectld.core.settings import Settings
+from queuectld.queue.changes import After, Change
 from queuectld.store.base import NewJob, Store
-from queuectld.store.committer import Joint
+from queuectld.store.committer import Changed, Joint
 
 _ids = Ids()
 
 
-class Enqueue(Joint[list[str]]):
+class Enqueue(Joint[Changed[list[str]]]):
     """Inserts the jobs of a request; the result is their ids.
 
     Many clients that enqueue a job each cost little more than one that enqueues them all.
@@ -28,14 +30,16 @@ class Enqueue(Joint[list[str]]):
         self.now = now
 
     @classmethod
-    def run_all(cls, store: Store, operations: Sequence[Enqueue]) -> list[list[str]]:
+    def run_all(cls, store: Store, operations: Sequence[Enqueue]) -> list[Changed[list[str]]]:
         # All at the time of the last of them: a commit is one moment.
-        ids = enqueue_all(store, [(one.specs, one.settings) for one in operations], operations[-1].now)
+        made = enqueue_all(store, [(one.specs, one.settings) for one in operations], operations[-1].now)
         failpoints.hit("enqueue.inserted")
-        return ids
+        return made
 
 
-def enqueue_all(store: Store, requests: Iterable[tuple[Sequence[JobSpec], Settings]], now: float) -> list[list[str]]:
+def enqueue_all(
+    store: Store, requests: Iterable[tuple[Sequence[JobSpec], Settings]], now: float
+) -> list[Changed[list[str]]]:
     """Insert the jobs of all requests, each with the settings that held for it, or none; the ids, request by request.
 
     Raises:
@@ -43,13 +47,27 @@ def enqueue_all(store: Store, requests: Iterable[tuple[Sequence[JobSpec], Settin
     """
     asked = [*requests]
     made = [[_new_job(spec, settings, now) for spec in specs] for specs, settings in asked]
-    taken = store.insert([job for jobs in made for job in jobs], now)
+    inserted = store.insert([job for jobs in made for job in jobs], now)
+    taken = inserted.contradicted
     if taken:
         for (specs, settings), jobs in zip(asked, made, strict=True):
             for spec, job in zip(specs, jobs, strict=True):
                 if job.id in taken:
                     _check_same(store, spec, job.id, taken[job.id], settings)
-    return [[job.id for job in jobs] for jobs in made]
+    numbers = iter(inserted.numbers)
+    return [Changed([job.id for job in jobs], _changes(jobs, numbers)) for jobs in made]
+
+
+def _changes(jobs: Iterable[NewJob], numbers: Iterator[int | None]) -> list[Change]:
+    """Of as many of the numbers as there are jobs."""
+    after: After | None = None  # mostly one for all
+    changes = []
+    for job, number in zip(jobs, numbers, strict=False):
+        if number is not None:
+            if after is None or after.run_at != job.run_at:
+                after = After(lifecycle.NEW, job.run_at)
+            changes.append(Change(number, None, after, Event.ENQUEUE))
+    return changes
 
 
 def _check_same(store: Store, spec: JobSpec, job_id: str, digest: bytes, settings: Settings) -> None:

@@ -8,11 +8,12 @@ from queuectld.core.settings import Settings
 from queuectld.queue.lease import Given, lease
 from queuectld.queue.settle import Settled, running_under, settle
 from queuectld.store.base import Store
+from queuectld.store.committer import Changed
 
 
 def finish(
     store: Store, worker: str, result: AttemptResult, settings: Settings, now: float, chance: float, *, more: bool
-) -> tuple[Settled, Given]:
+) -> Changed[tuple[Settled, Given]]:
     """Record an attempt's outcome and what follows from it; with `more`, give the worker another job.
 
     Raises:
@@ -21,4 +22,4 @@ def finish(
     settled = settle(store, running_under(store, worker, result), result, settings, now, chance)
     given = lease(store, [worker] if more else [], settings, now)
     failpoints.hit("finish.settled")
-    return settled, given
+    return Changed((settled.result, given.result), [*settled.changes, *given.changes])

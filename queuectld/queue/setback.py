@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from queuectl_protocol.errors import ProtocolError
+from queuectld.core.lifecycle import Event
 from queuectld.host.clock import Clock
 from queuectld.host.looks import next_look
+from queuectld.queue.changes import ALL_WAITING, Change
 from queuectld.store.base import StorageBusy, Store
-from queuectld.store.committer import Committer
+from queuectld.store.committer import Changed, Committer
 
 log = logging.getLogger("queuectld")
 
@@ -33,18 +34,16 @@ def at_start(store: Store, clock: Clock) -> None:
     _say(ahead)
 
 
-async def follow(clock: Clock, committer: Committer, moved: Callable[[], None]) -> None:
+async def follow(clock: Clock, committer: Committer) -> None:
     """Look at the wall clock for ever; cancelled at the end.
 
     Args:
         clock: comes back to the wall clock.
         committer: where jobs are moved.
-        moved: called when they have been.
     """
     while True:
         await next_look()
-        if await come_back(clock, committer):
-            moved()
+        await come_back(clock, committer)
 
 
 async def come_back(clock: Clock, committer: Committer) -> bool:
@@ -57,13 +56,18 @@ async def come_back(clock: Clock, committer: Committer) -> bool:
     clock.set_back(ahead)
     now = clock.now()
     try:
-        await committer.submit(lambda store: store.shift_waiting(-ahead, now))
+        await committer.submit(lambda store: _move(store, -ahead, now))
     except ProtocolError as refusal:  # a full disk: the jobs stay where they were, and so must the clock
         clock.set_back(-ahead)
         log.warning("the clock was set back; waiting jobs can't be moved along yet: %s", refusal.message)
         return False
     _say(ahead)
     return True
+
+
+def _move(store: Store, seconds: float, now: float) -> Changed[None]:
+    store.shift_waiting(seconds, now)
+    return Changed(None, (Change(ALL_WAITING, None, None, Event.SHIFT),))
 
 
 def _say(seconds: float) -> None:

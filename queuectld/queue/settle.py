@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from queuectl_protocol.errors import ProtocolError, cut
-from queuectl_protocol.jobs import ENDED, JobState, Outcome
+from queuectl_protocol.jobs import ENDED, WAITING, JobState, Outcome
 from queuectl_protocol.messages import AttemptResult, JobSummary
 from queuectld import failpoints
 from queuectld.core import lifecycle, policy
 from queuectld.core.settings import Settings
+from queuectld.queue.changes import After, Change, all_of
 from queuectld.store.base import RunningAttempt, Store
+from queuectld.store.committer import Changed
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """What became of a job whose attempt has ended."""
 
-    number: int
     id: str
     state: JobState
-    run_at: float
-    end: JobSummary | None
-    """How the job ended, if it has."""
 
 
 def running_under(store: Store, worker: str, result: AttemptResult) -> RunningAttempt:
@@ -40,7 +38,7 @@ def running_under(store: Store, worker: str, result: AttemptResult) -> RunningAt
 
 def settle(
     store: Store, running: RunningAttempt, result: AttemptResult, settings: Settings, now: float, chance: float
-) -> Settled:
+) -> Changed[Settled]:
     """Record the outcome of an attempt that is known to be the running one, and what follows from it."""
     job = running.job
     error = None if result.error is None else cut(result.error)
@@ -68,8 +66,12 @@ def settle(
         ended_at=max(running.started_at, min(result.ended_at, now)),
         now=now,
     )
-    end = JobSummary(id=job.id, state=decision.state, exit_code=result.exit_code, error=error)
-    return Settled(job.number, job.id, decision.state, decision.run_at, end if decision.state in ENDED else None)
+    after = After(decision.state)
+    if decision.state in WAITING:
+        after = After(decision.state, decision.run_at)
+    elif decision.state in ENDED:
+        after = After(decision.state, None, JobSummary(job.id, decision.state, result.exit_code, error))
+    return Changed(Settled(job.id, decision.state), (Change(job.number, job.state, after, decision.event),))
 
 
 def attempts_of(store: Store, worker: str) -> list[tuple[int, int]]:
@@ -85,7 +87,7 @@ def settle_worker(
     settings: Settings,
     now: float,
     chance: float,
-) -> list[Settled]:
+) -> Changed[list[Settled]]:
     """Settle what a worker that is proven gone was running: by its exit record, else as `outcome`; forget the worker.
 
     Args:
@@ -107,4 +109,4 @@ def settle_worker(
             settled.append(settle(store, running, result, settings, now, chance))
     store.remove_worker(worker)
     failpoints.hit("lost.settled")
-    return settled
+    return all_of(settled)

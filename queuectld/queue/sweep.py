@@ -18,6 +18,7 @@ from queuectld.core import retention
 from queuectld.core.settings import Settings
 from queuectld.host.clock import Clock
 from queuectld.host.threads import Threads
+from queuectld.queue.changes import Change
 from queuectld.queue.remove import remove_ended
 from queuectld.store.base import Deleted, Reader
 from queuectld.store.committer import Committer
@@ -33,7 +34,7 @@ BREATH = 1.0
 
 
 class Sweeper:
-    """Sweeps when jobs may have become too many (`notice`) or too old; in between it sleeps."""
+    """Sweeps when jobs may have become too many (see `changed`) or too old; in between it sleeps."""
 
     def __init__(
         self,
@@ -52,9 +53,13 @@ class Sweeper:
         self._threads = threads
         self._noticed = asyncio.Event()
 
-    def notice(self) -> None:
-        """A job has ended."""
-        if retention.counts_matter(self._settings()):
+    def changed(self, changes: Sequence[Change]) -> None:
+        """For the change stream: a job that has ended may be one too many."""
+        if (
+            not self._noticed.is_set()
+            and retention.counts_matter(self._settings())
+            and any(change.after is not None and change.after.end is not None for change in changes)
+        ):
             self._noticed.set()
 
     def settings_changed(self) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from queuectl_protocol.messages import JobSummary
+from queuectld.queue.changes import Change
 
 
 class Watch(ABC):
@@ -15,16 +16,16 @@ class Watch(ABC):
     __slots__ = ("__weakref__",)
 
     @abstractmethod
-    def changed(self, number: int, ended: JobSummary | None) -> None:
-        """A job has changed; `ended` is how it ended, if it has."""
+    def changed(self, change: Change) -> None:
+        """A job has changed."""
 
     @abstractmethod
     def wake(self) -> None:
-        """Look again, whatever it is that is waited for: the daemon is stopping, or a job was removed."""
+        """Look again, whatever it is that is waited for: the daemon is stopping."""
 
 
 class Watchers:
-    """Tells watches of changes. A change is told after its COMMIT, so who looks then finds it.
+    """Tells watches of changes, of the change stream. A change is told after its COMMIT, so who looks then finds it.
 
     The pattern: subscribe, look, and only then wait, so that no change falls between the look and the wait.
     """
@@ -54,15 +55,13 @@ class Watchers:
         watches = self._watches.get(number, ())
         return watches if isinstance(watches, tuple) else (watches,)
 
-    def changed(self, number: int, ended: JobSummary | None) -> None:
-        """A job has changed; `ended` is how it ended, if it has."""
-        if number in self._watches:
-            for watch in self._of(number):
-                watch.changed(number, ended)
-
-    def removed(self, number: int) -> None:
-        for watch in self._of(number):
-            watch.wake()
+    def changed(self, changes: Sequence[Change]) -> None:
+        """For the change stream."""
+        if self._watches:
+            for change in changes:
+                if change.job in self._watches:
+                    for watch in self._of(change.job):
+                        watch.changed(change)
 
     def wake_all(self) -> None:
         """The daemon is stopping."""
@@ -83,7 +82,7 @@ class AnyChange(Watch):
     def __init__(self) -> None:
         self.event = asyncio.Event()
 
-    def changed(self, _number: int, _ended: JobSummary | None) -> None:
+    def changed(self, _change: Change) -> None:
         self.event.set()
 
     def wake(self) -> None:
@@ -106,7 +105,14 @@ class Ends(Watch):
         self._left = len(self._jobs)
         self.event = asyncio.Event()
 
-    def changed(self, number: int, ended: JobSummary | None) -> None:
+    def changed(self, change: Change) -> None:
+        if change.after is None:
+            self.event.set()  # it was removed; how it had ended stays
+        else:
+            self.note(change.job, change.after.end)
+
+    def note(self, number: int, ended: JobSummary | None) -> None:
+        """How a job ended, or None: it has not."""
         # A job that had ended and is run again has not ended any more.
         self._left += (ended is None) - (self._jobs[number] is None)
         self._jobs[number] = ended

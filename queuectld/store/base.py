@@ -98,6 +98,16 @@ class NewJob(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Inserted:
+    """What became of jobs that were to be inserted."""
+
+    numbers: Sequence[int | None]
+    """Of each job; None where its id was there, or came earlier among them."""
+    contradicted: dict[str, bytes]
+    """The ids that are there, or come twice, with another digest than the job's; each with the digest that is there."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """What decisions about a job need of it."""
 
@@ -269,12 +279,10 @@ class Store(Reader, Protocol):
 
     # jobs
 
-    def insert(self, jobs: Sequence[NewJob], now: float) -> dict[str, bytes]:
+    def insert(self, jobs: Sequence[NewJob], now: float) -> Inserted:
         """Insert the jobs in the state of new ones, in this order. A job whose id is there is passed over.
 
-        Returns:
-            The ids that are there, or come twice in `jobs`, with another digest than in `jobs`; each with the digest
-            that is there. The caller undoes, unless it finds that they are the same job all the same.
+        Where ids are contradicted the caller undoes, unless it finds that they are the same jobs all the same.
         """
 
     @property

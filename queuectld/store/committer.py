@@ -13,7 +13,9 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
+
+from msgspec import Struct
 
 from queuectl_protocol.errors import ProtocolError
 from queuectld import failpoints
@@ -21,6 +23,13 @@ from queuectld.store.base import NothingChanged, StorageBusy, StorageError, Stor
 
 T = TypeVar("T")
 Operation = Callable[[Store], T]
+
+
+class Changed(Struct, Generic[T], frozen=True, gc=False):
+    """What an operation returns that changes jobs: its result, and for those who want to know, what it changed."""
+
+    result: T
+    changes: Sequence[Any]
 
 
 class Joint(ABC, Generic[T]):
@@ -50,7 +59,10 @@ class Committer:
         on_failure: called in the event loop's thread after an I/O error, once; nothing is taken after it.
         make_room: called in the committer's thread when the disk was full; where it made some, the batch is tried once
             more. Without room the batch is refused, and the next may succeed.
-        on_commit: called in the event loop's thread after each commit.
+        publish: called in the event loop's thread after each commit, in the order of the commits, with all changes of
+            its operations. It is called before those who submitted the operations are answered. So whoever has been
+            answered, and then waits for what follows, has missed nothing; and who subscribes first and then looks at
+            what is committed is told of all that the look did not show.
     """
 
     def __init__(
@@ -58,12 +70,12 @@ class Committer:
         store: Store,
         on_failure: Callable[[StorageError], None],
         make_room: Callable[[], bool],
-        on_commit: Callable[[], None] = lambda: None,
+        publish: Callable[[Sequence[Any]], None] = lambda _changes: None,
     ) -> None:
         self._store = store
         self._on_failure = on_failure
         self._make_room = make_room
-        self._on_commit = on_commit
+        self._publish = publish
         self._collected: list[_Submitted] = []
         self._queue: queue.SimpleQueue[list[_Submitted] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -76,7 +88,13 @@ class Committer:
         self._ended = self._loop.create_future()
         self._thread.start()
 
-    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
+    @overload
+    def submit(self, operation: Operation[Changed[T]]) -> asyncio.Future[T]: ...
+
+    @overload
+    def submit(self, operation: Operation[T]) -> asyncio.Future[T]: ...
+
+    def submit(self, operation: Operation[Any]) -> asyncio.Future[Any]:
         """Have `operation` run; the future resolves after the COMMIT that holds it, in the order of submission.
 
         It may run more than once, each time on what the store was before: it changes nothing else, or sets it anew.
@@ -85,7 +103,7 @@ class Committer:
             ProtocolError: the operation's own refusal, or `storage_full`, `busy` or `storage_failed`.
         """
         assert self._loop is not None, "start comes first"  # noqa: S101 - a programming error
-        future: asyncio.Future[T] = self._loop.create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         if self._failed is not None:
             future.set_exception(_refusal(self._failed))
         else:
@@ -221,16 +239,16 @@ class Committer:
         return result, None
 
     def _resolve(self, outcomes: list[_Outcome], error: StorageError | None) -> None:
+        if error is None:
+            self._publish([one for _, result, _ in outcomes if isinstance(result, Changed) for one in result.changes])
         for future, result, refusal in outcomes:
             if future.cancelled():
                 continue  # its client is gone; what it asked for is done all the same
             if refusal is None:
-                future.set_result(result)
+                future.set_result(result.result if isinstance(result, Changed) else result)
             else:
                 future.set_exception(refusal)
-        if error is None:
-            self._on_commit()
-        elif not isinstance(error, NothingChanged):
+        if error is not None and not isinstance(error, NothingChanged):
             self._on_failure(error)
 
 

@@ -201,7 +201,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 def leased(store: Store, worker: str) -> Lease:
     store.begin()
-    (lease,) = lease_jobs(store, [worker], Settings(), NOW).leases
+    (lease,) = lease_jobs(store, [worker], Settings(), NOW).result.leases
     store.commit()
     return lease
 

@@ -98,10 +98,11 @@ class Stores(RuleBasedStateMachine):
     def enqueue(self, jobs: list[NewJob]) -> None:
         specs = [msgspec.structs.replace(job, run_at=self.now + job.run_at) for job in jobs]
 
-        def insert(store: Store) -> list[str]:
-            if store.insert(specs, self.now):
+        def insert(store: Store) -> list[tuple[str, int | None]]:
+            inserted = store.insert(specs, self.now)
+            if inserted.contradicted:
                 raise RefusedAfterwards
-            return [job.id for job in specs]
+            return [(job.id, number) for job, number in zip(specs, inserted.numbers, strict=True)]
 
         self.both(insert)
 

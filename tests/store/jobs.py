@@ -64,7 +64,7 @@ def next_due(store: Store, now: float) -> float | None:
 def put(store: Store, *jobs: NewJob, now: float = NOW) -> list[int]:
     """Insert in a transaction of its own; the numbers."""
     store.begin()
-    assert store.insert(jobs, now) == {}
+    assert store.insert(jobs, now).contradicted == {}
     store.commit()
     return [store.resolve(job.id)[0][0] for job in jobs]
 

@@ -18,6 +18,7 @@ from queuectld.store.base import (
     AlreadyThere,
     Deleted,
     GivenUp,
+    Inserted,
     JobRecord,
     NewJob,
     ReadyJob,
@@ -264,17 +265,19 @@ class MemoryStore(MemoryReader):
     def reader(self) -> MemoryReader:
         return MemoryReader(self)
 
-    def insert(self, jobs: Sequence[NewJob], now: float) -> dict[str, bytes]:
+    def insert(self, jobs: Sequence[NewJob], now: float) -> Inserted:
         state = self._writable(now)
+        numbers: list[int | None] = []
         contradicted: dict[str, bytes] = {}
         for spec in jobs:
             state.last_number += 1  # also for one that is passed over, as it happens to be in SQLite: numbers have gaps
             there = [job.spec for job in state.jobs.values() if job.spec.id == spec.id]
+            numbers.append(None if there else state.last_number)
             if not there:
                 state.jobs[state.last_number] = _Job(state.last_number, copy.deepcopy(spec), now, now, spec.run_at)
             elif there[0].digest != spec.digest:
                 contradicted[spec.id] = there[0].digest
-        return contradicted
+        return Inserted(numbers, contradicted)
 
     def _waiting(self) -> list[_Job]:
         return [job for job in self._state().jobs.values() if job.state in WAITING]

@@ -154,7 +154,7 @@ class TestInsert:
         store.begin()
         store.mark()
         changed = [new_job("c"), new_job("b", priority=1), new_job("a"), new_job("b", priority=2)]
-        assert store.insert(changed, NOW) == {"b": new_job("b").digest}
+        assert store.insert(changed, NOW).contradicted == {"b": new_job("b").digest}
         store.undo()
         store.commit()
         assert [job.id for job in store.jobs(None, None, 10, None)[0]] == ["b", "a"]
@@ -164,7 +164,8 @@ class TestInsert:
         put(store, new_job("a"), new_job("a"))
         assert store.counts()[JobState.PENDING] == 1
         store.begin()
-        assert store.insert([new_job("b"), new_job("b", label="other")], NOW) == {"b": new_job("b").digest}
+        inserted = store.insert([new_job("b"), new_job("b", label="other")], NOW)
+        assert inserted.contradicted == {"b": new_job("b").digest}
         store.rollback()
         assert store.resolve("b") == []
 

@@ -27,7 +27,7 @@ SORTED = {"GET_WORKERS"}
 INDEXES = {
     "FIND_ID": "jobs_by_id",
     "FIND_PREFIX": "jobs_by_id",
-    "GET_DIGEST": "jobs_by_id",
+    "GET_NUMBER_AND_DIGEST": "jobs_by_id",
     "FIRST_WAITING": "jobs_waiting",
     "GET_LANES": "jobs_waiting",
     "REMOVE_EMPTY_LANE": "jobs_waiting",

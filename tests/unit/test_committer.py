@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from queuectl_protocol.errors import ProtocolError
-from queuectld.store.base import StorageBusy, StorageError, StorageFailed, StorageFull, Store
+from queuectld.store.base import Inserted, StorageBusy, StorageError, StorageFailed, StorageFull, Store
 from queuectld.store.committer import MAX_BATCH, Committer, Joint
 from tests.store.jobs import NOW, new_job, sqlite_store
 from tests.store.memory import MemoryStore
@@ -434,7 +434,7 @@ def test_stop_finishes_what_was_submitted() -> None:
 def test_many_threads_of_requests_lose_nothing(tmp_path: Path) -> None:
     store = sqlite_store(tmp_path)
 
-    def insert(number: int) -> Callable[[Store], dict[str, bytes]]:
+    def insert(number: int) -> Callable[[Store], Inserted]:
         return lambda store: store.insert([new_job(f"job{number}")], NOW)
 
     async def use(committer: Committer, _outcomes: Outcomes) -> None:

@@ -45,6 +45,8 @@ EFFECT: dict[Event, dict[JobState | None, JobState]] = {
     Event.CANCEL: {PENDING: CANCELLED, PROCESSING: PROCESSING, FAILED: CANCELLED},
     Event.ABORT: {PROCESSING: CANCELLED},
     Event.RETRY: {DEAD: PENDING, CANCELLED: PENDING},
+    Event.REMOVE: {},
+    Event.SHIFT: {},
 }
 """What each event does, written down a second time so that a slip in the table shows."""
 
@@ -76,7 +78,11 @@ def test_a_state_leaves_to_what_the_contract_says(state: JobState | None) -> Non
     assert {after for (before, _), after in TRANSITIONS.items() if before is state} - {state} == LEAVES_TO[state]
 
 
-@pytest.mark.parametrize(("state", "event"), list(itertools.product([None, *JobState], Event)), ids=str)
+@pytest.mark.parametrize(
+    ("state", "event"),
+    list(itertools.product([None, *JobState], Event)),
+    ids=lambda value: getattr(value, "name", "new"),
+)
 def test_every_pair_is_in_the_table_or_refused(state: JobState | None, event: Event) -> None:
     expected = EFFECT[event].get(state)
     if expected is not None:
@@ -110,7 +116,7 @@ def test_waiting_and_ended_states_agree_with_the_table() -> None:
 def test_completed_is_completed_even_under_a_cancel(attempts: int, max_retries: int, *, cancelling: bool) -> None:
     job = running(attempts, max_retries, cancelling=cancelling)
     assert settle(job, Outcome.COMPLETED, DEFAULTS, NOW, 0.5) == Settlement(
-        COMPLETED, attempts, RUN_AT, Outcome.COMPLETED
+        COMPLETED, attempts, RUN_AT, Outcome.COMPLETED, Event.COMPLETE
     )
 
 
@@ -136,34 +142,34 @@ def test_a_failure_is_retried_until_its_attempts_are_used_up(
 ) -> None:
     state, run_at = expected
     found = settle(running(attempts, max_retries), outcome, DEFAULTS, NOW, 0.0)
-    assert found == Settlement(state, attempts, run_at, outcome)
+    assert found == Settlement(state, attempts, run_at, outcome, Event.FAIL if state is FAILED else Event.EXHAUST)
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 3])
 @pytest.mark.parametrize("max_retries", [0, 1, 3])
 def test_an_interrupted_attempt_does_not_count(attempts: int, max_retries: int) -> None:
     found = settle(running(attempts, max_retries), Outcome.INTERRUPTED, DEFAULTS, NOW, 0.0)
-    assert found == Settlement(PENDING, attempts - 1, RUN_AT, Outcome.INTERRUPTED)
+    assert found == Settlement(PENDING, attempts - 1, RUN_AT, Outcome.INTERRUPTED, Event.INTERRUPT)
 
 
 def test_an_interruption_that_nobody_asked_for_counts() -> None:
     found = settle(running(1, 2), Outcome.INTERRUPTED, DEFAULTS, NOW, 0.0, asked_for=False)
-    assert found == Settlement(FAILED, 1, NOW + 2, Outcome.INTERRUPTED)
+    assert found == Settlement(FAILED, 1, NOW + 2, Outcome.INTERRUPTED, Event.FAIL)
     found = settle(running(2, 2), Outcome.INTERRUPTED, DEFAULTS, NOW, 0.0, asked_for=False)
-    assert found == Settlement(DEAD, 2, RUN_AT, Outcome.INTERRUPTED)
+    assert found == Settlement(DEAD, 2, RUN_AT, Outcome.INTERRUPTED, Event.EXHAUST)
 
 
 @pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.COMPLETED])
 @pytest.mark.parametrize(("attempts", "max_retries"), [(1, 3), (3, 3), (1, 0)])
 def test_any_other_end_under_a_cancel_is_the_cancellation(outcome: Outcome, attempts: int, max_retries: int) -> None:
     found = settle(running(attempts, max_retries, cancelling=True), outcome, DEFAULTS, NOW, 0.0)
-    assert found == Settlement(CANCELLED, attempts, RUN_AT, Outcome.CANCELLED)
+    assert found == Settlement(CANCELLED, attempts, RUN_AT, Outcome.CANCELLED, Event.ABORT)
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_an_attempt_that_was_ended_by_a_cancel_is_not_retried(attempts: int) -> None:
     found = settle(running(attempts), Outcome.CANCELLED, DEFAULTS, NOW, 0.0)
-    assert found == Settlement(CANCELLED, attempts, RUN_AT, Outcome.CANCELLED)
+    assert found == Settlement(CANCELLED, attempts, RUN_AT, Outcome.CANCELLED, Event.ABORT)
 
 
 def test_the_jitter_reaches_run_at() -> None:

@@ -14,7 +14,7 @@ import pytest
 from msgspec import Struct
 
 from queuectl_protocol.errors import ProtocolError
-from queuectl_protocol.jobs import JobState, Outcome
+from queuectl_protocol.jobs import JobSpec, JobState, Outcome
 from queuectl_protocol.lines import MAX_LINE
 from queuectl_protocol.messages import AttachParams, AttachResult, AttemptResult
 from queuectld.core.settings import Settings
@@ -23,7 +23,8 @@ from queuectld.host.diskspace import DiskSpace
 from queuectld.pool.supervisor import Supervisor
 from queuectld.process_tree import marks, proc
 from queuectld.queue import setback
-from queuectld.queue.watchers import Watchers
+from queuectld.queue.changes import ChangeStream
+from queuectld.queue.enqueue import Enqueue
 from queuectld.store.base import NewJob, Store, WorkerRecord
 from queuectld.store.committer import Committer
 from tests.harness import wait_for
@@ -72,12 +73,14 @@ async def supervised(
     store.start_attempt(number, 1, "token", worker.id, NOW)
     store.commit()
     running = store.running()
-    committer = Committer(store, lambda _error: None, lambda: False)
+    changes = ChangeStream()
+    committer = Committer(store, lambda _error: None, lambda: False, changes.publish)
     committer.start()
     supervisor = Supervisor(
-        committer, Watchers(), Settings, clock or Clock(), DiskSpace(state_dir), lambda: state_dir / "sock", state_dir,
-        None, os.environ, 1024, 0o077, lambda: None, "mark",
+        committer, Settings, clock or Clock(), DiskSpace(state_dir), lambda: state_dir / "sock", state_dir,
+        None, os.environ, 1024, 0o077, "mark",
     )  # fmt: skip
+    changes.subscribe(supervisor.changed)
     await supervisor.recover([worker], running, desired, 10)
     yield supervisor, store, committer
     supervisor.abandon()
@@ -150,8 +153,7 @@ def test_one_that_goes_while_it_is_leased_a_job_is_told_of_the_job_first(tmp_pat
             ended = AttemptResult(1, 1, "token", Outcome.COMPLETED, NOW, exit_code=0)
             await supervisor.attach(Ear(worker.pid), AttachParams(worker="w1", ended=ended))
             await asyncio.sleep(0)  # until it waits for work
-            await supervisor._committer.submit(lambda store: store.insert([new_job("next")], NOW))
-            supervisor.wake()
+            await supervisor._committer.submit(Enqueue([JobSpec(command="true")], Settings(), NOW))
             ear = Ear(worker.pid)
             await supervisor.attach(ear, AttachParams(worker="w1", exiting=True))
             await asyncio.to_thread(wait_for, lambda: "worker.exit" in ear.heard, "the worker to be told to exit")

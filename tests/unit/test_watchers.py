@@ -9,8 +9,10 @@ from typing import Any, cast
 
 from queuectl_protocol.jobs import JobState, Outcome
 from queuectl_protocol.messages import JobSummaries, JobSummary, JobWaitParams
+from queuectld.core.lifecycle import Event
 from queuectld.handlers import jobs
 from queuectld.handlers.context import Context
+from queuectld.queue.changes import After, Change
 from queuectld.queue.watchers import AnyChange, Ends, Watchers
 from queuectld.store.base import JobRecord, Reader
 from queuectld.store.readers import Readers
@@ -22,14 +24,26 @@ def ended(number: int, state: JobState = JobState.COMPLETED) -> JobSummary:
     return JobSummary(id=f"job-{number}", state=state)
 
 
+def change(number: int, end: JobSummary) -> Change:
+    return Change(number, JobState.PROCESSING, After(end.state, None, end), Event.COMPLETE)
+
+
+def began(number: int) -> Change:
+    return Change(number, JobState.PENDING, After(JobState.PROCESSING), Event.LEASE)
+
+
+def removed(number: int) -> Change:
+    return Change(number, JobState.DEAD, None, Event.REMOVE)
+
+
 def test_a_change_is_told_to_those_who_wait_for_that_job_and_to_nobody_else() -> None:
     watchers, (first, both, other) = Watchers(), (AnyChange(), AnyChange(), AnyChange())
     for numbers, watch in (([1], first), ([1, 2], both), ([3], other)):
         watchers.subscribe(numbers, watch)
-    watchers.changed(1, None)
+    watchers.changed([began(1)])
     assert [watch.event.is_set() for watch in (first, both, other)] == [True, True, False]
     both.event.clear()
-    watchers.changed(2, ended(2))
+    watchers.changed([change(2, ended(2))])
     assert [watch.event.is_set() for watch in (both, other)] == [True, False]
 
 
@@ -38,8 +52,8 @@ def test_who_has_left_is_not_told_and_costs_no_memory() -> None:
     watchers.subscribe([1, 2], leaving)
     watchers.subscribe([2], staying)
     watchers.unsubscribe([1, 2], leaving)
-    watchers.changed(1, None)
-    watchers.changed(2, None)
+    watchers.changed([began(1)])
+    watchers.changed([began(2)])
     assert not leaving.event.is_set()
     assert staying.event.is_set()
     watchers.unsubscribe([2], staying)
@@ -52,8 +66,8 @@ def test_leaving_twice_and_changes_of_jobs_that_nobody_waits_for_are_fine() -> N
     watchers.unsubscribe([1], watch)
     watchers.unsubscribe([1, 7], watch)
     for number in range(100):
-        watchers.changed(number, None)
-        watchers.removed(number)
+        watchers.changed([began(number)])
+        watchers.changed([removed(number)])
     assert not watchers._watches, "a change of a job that nobody waits for leaves nothing behind"
 
 
@@ -62,7 +76,7 @@ def test_a_stop_and_a_removal_wake() -> None:
     watches: list[AnyChange | Ends] = [AnyChange(), Ends([1]), AnyChange(), Ends([3])]
     for number, watch in enumerate(watches):
         watchers.subscribe([number], watch)
-    watchers.removed(1)
+    watchers.changed([removed(1)])
     assert [watch.event.is_set() for watch in watches] == [False, True, False, False]
     watchers.wake_all()
     assert all(watch.event.is_set() for watch in watches)
@@ -70,12 +84,12 @@ def test_a_stop_and_a_removal_wake() -> None:
 
 def test_the_ends_of_jobs_are_remembered_until_one_is_run_again() -> None:
     ends = Ends([1, 2])
-    ends.changed(1, None)
-    ends.changed(1, ended(1, JobState.DEAD))
-    ends.changed(1, None)
-    ends.changed(2, ended(2))
+    ends.changed(began(1))
+    ends.changed(change(1, ended(1, JobState.DEAD)))
+    ends.changed(began(1))
+    ends.changed(change(2, ended(2)))
     assert (ends.all_ended, ends.event.is_set()) == (False, False)
-    ends.changed(1, ended(1))
+    ends.changed(change(1, ended(1)))
     assert (ends.all_ended, ends.event.is_set()) == (True, True)
     assert ends.jobs == {1: ended(1), 2: ended(2)}
 
@@ -111,11 +125,11 @@ def wait_for_fifty(state_dir: Path, meanwhile: int) -> tuple[JobSummaries, int]:
             store.begin()
             store.start_attempt(number, 1, "token", "w", NOW)
             store.commit()
-            watchers.changed(number, None)
+            watchers.changed([began(number)])
             store.begin()
             end(store, number, 1, JobState.DEAD, outcome=Outcome.FAILED)
             store.commit()
-            watchers.changed(number, ended(number, JobState.DEAD))
+            watchers.changed([change(number, ended(number, JobState.DEAD))])
         answer = await waiting
         readers.close()
         store.close()

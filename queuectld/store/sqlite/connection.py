@@ -115,6 +115,14 @@ class Connection:
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
 
+    def insert(self, statement: str, values: Values) -> tuple[int, int]:
+        """How many rows it inserted, and the number of the last of them."""
+        try:
+            cursor = self._raw.execute(statement, values)
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
+        return cursor.rowcount, cursor.lastrowid or 0
+
     def close(self) -> None:
         try:
             self._raw.close()

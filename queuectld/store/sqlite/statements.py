@@ -72,7 +72,7 @@ _NEW_JOB = f"(?, ?, '{lifecycle.NEW}', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 MOST_AT_ONCE = 32
 INSERT_JOBS = {count: _INSERT_JOBS.format(rows=", ".join([_NEW_JOB] * count)) for count in range(1, MOST_AT_ONCE + 1)}
 """By how many: a statement lets go of the interpreter several times, and the other thread then takes it each time."""
-GET_DIGEST = "SELECT digest FROM jobs WHERE id = ?"
+GET_NUMBER_AND_DIGEST = "SELECT number, digest FROM jobs WHERE id = ?"
 FIND_ENVIRONMENT = "SELECT number FROM environments WHERE digest = ?"
 INSERT_ENVIRONMENT = "INSERT INTO environments (digest, variables) VALUES (?, ?)"
 GET_LANES = """

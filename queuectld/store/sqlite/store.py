@@ -15,7 +15,16 @@ import msgspec
 from queuectl_protocol.jobs import WAITING, JobState, Outcome
 from queuectld.core import lifecycle
 from queuectld.core.choice import Traits
-from queuectld.store.base import Deleted, NewJob, ReadyJob, RunningAttempt, StorageError, StorageFailed, WorkerRecord
+from queuectld.store.base import (
+    Deleted,
+    Inserted,
+    NewJob,
+    ReadyJob,
+    RunningAttempt,
+    StorageError,
+    StorageFailed,
+    WorkerRecord,
+)
 from queuectld.store.heads import Heads
 from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.backup import write_backup
@@ -172,7 +181,7 @@ class SqliteStore(Reading):
 
     # jobs
 
-    def insert(self, jobs: Sequence[NewJob], now: float) -> dict[str, bytes]:
+    def insert(self, jobs: Sequence[NewJob], now: float) -> Inserted:
         environments: dict[bytes, int] = {}
         self._check_begun()
         lanes: list[int] = []
@@ -182,25 +191,27 @@ class SqliteStore(Reading):
             lanes.append(lane)
         rows = [self._new_row(job, lane, now, environments) for job, lane in zip(jobs, lanes, strict=True)]
         try:
-            inserted = self._insert(rows)
+            inserted, numbers = self._insert(rows)
         except StorageError:
             self.rollback()
             raise
         self._totals.counts[lifecycle.NEW] += inserted
         self._totals.last_seen_time = max(self._totals.last_seen_time, now)
         if inserted == len(jobs):
-            return {}
+            return Inserted(numbers, {})
         for lane in lanes:
             self.heads.may_be_empty(lane)
-        return self._contradicted(jobs)
+        return self._found(jobs, inserted)
 
-    def _insert(self, rows: list[Row]) -> int:
-        """How many were inserted."""
-        inserted = 0
+    def _insert(self, rows: list[Row]) -> tuple[int, list[int]]:
+        """How many were inserted; and their numbers, where all were."""
+        inserted, numbers = 0, list[int]()
         for begin in range(0, len(rows), sql.MOST_AT_ONCE):
             some = rows[begin : begin + sql.MOST_AT_ONCE]
-            inserted += self._db.run(sql.INSERT_JOBS[len(some)], [*itertools.chain.from_iterable(some)])
-        return inserted
+            new, last = self._db.insert(sql.INSERT_JOBS[len(some)], [*itertools.chain.from_iterable(some)])
+            inserted += new
+            numbers += range(last - new + 1, last + 1)  # one statement gives numbers that follow each other
+        return inserted, numbers
 
     def _new_row(self, job: NewJob, lane: int, now: float, environments: dict[bytes, int]) -> Row:
         return (
@@ -236,13 +247,19 @@ class SqliteStore(Reading):
             found[encoded] = number
         return number
 
-    def _contradicted(self, jobs: Sequence[NewJob]) -> dict[str, bytes]:
-        wrong: dict[str, bytes] = {}
+    def _found(self, jobs: Sequence[NewJob], inserted: int) -> Inserted:
+        """What became of jobs of which so many were inserted; the others were there."""
+        there: dict[str, tuple[int, bytes]] = {}
         for job in jobs:
-            ((digest,),) = self._db.rows(sql.GET_DIGEST, (job.id,))
-            if digest != job.digest:
-                wrong[job.id] = digest
-        return wrong
+            ((number, digest),) = self._db.rows(sql.GET_NUMBER_AND_DIGEST, (job.id,))
+            there[job.id] = number, digest
+        new = set(sorted(number for number, _ in there.values())[len(there) - inserted :])  # numbers only ever grow
+        numbers: list[int | None] = []
+        for job in jobs:
+            number, _ = there[job.id]
+            numbers.append(number if number in new else None)
+            new.discard(number)
+        return Inserted(numbers, {job.id: found for job in jobs if (found := there[job.id][1]) != job.digest})
 
     def runnable(self, number: int) -> ReadyJob | None:
         row = self._db.row(sql.GET_RUNNABLE, (number,))
