@@ -65,6 +65,8 @@ class _LostTree:
 
     def find(self) -> list[int]:
         """The PIDs of the processes of the tree that live."""
+        if self._group is not None:
+            self._group.kill()  # first of all: no process of the group can outrun it
         halt(self._orphans)
         if self._adopters:
             looked_at: set[int] = set()
@@ -77,7 +79,6 @@ class _LostTree:
         if self._pid in table and table[self._pid].start_ticks == self._start_ticks:
             roots.add(self._pid)
         if self._group is not None:
-            self._group.kill()
             roots.update(set(self._group.processes()) & set(table))
         self.doubtful = False
         found = _living(roots, table)
