@@ -47,6 +47,7 @@ from queuectld.store.base import (
     StorageBusy,
     StorageError,
     StorageFailed,
+    StorageUnavailable,
     Store,
     WorkerRecord,
 )
@@ -259,8 +260,8 @@ class _Daemon:
             most_workers=limits.worker_limit(),
         )
         context = Context(
-            about, committer, readers, supervisor, watchers, clock, disk, sweeper, log_files, log_watches,
-            background_work, settings, self._listening,
+            about, committer, readers, store.maintenance, supervisor, watchers, clock, disk, sweeper, log_files,
+            log_watches, background_work, settings, self._listening,
         )  # fmt: skip
         check_handlers(HANDLERS)
         server = Server(
@@ -362,18 +363,14 @@ class _Daemon:
         patience = float(os.environ.get(INTEGRITY_VARIABLE, INTEGRITY_PATIENCE))
 
         def check() -> list[str]:
-            reader = context.readers.make()
-            try:
-                return reader.integrity_check(patience, lambda: context.ending)
-            finally:
-                reader.close()
+            return context.maintenance.integrity_check(patience, lambda: context.ending)
 
         log.info("the last stop was not clean; checking the database")
         try:
             findings = await context.background_work.run(check)
         except GivenUp:
             return
-        except (OutOfTime, StorageBusy) as reason:
+        except (OutOfTime, StorageBusy, StorageUnavailable) as reason:
             log.warning(
                 "the database was not checked to its end (%s), so damage may be there; "
                 "a copy can be checked: `queuectl backup COPY`, `sqlite3 COPY 'PRAGMA quick_check'`",

@@ -41,6 +41,7 @@ KINDS: dict[str, ErrorKind] = {
         ErrorKind("shutting_down", -32007, "The daemon is stopping and takes nothing new."),
         ErrorKind("storage_full", -32008, "The disk is (nearly) full; nothing was changed."),
         ErrorKind("storage_failed", -32009, "The disk failed; whether the change is there is unknown until a restart."),
+        ErrorKind("unavailable", -32010, "The store can't be reached now; nothing was changed, try again later."),
     )
 }
 

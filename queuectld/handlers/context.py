@@ -17,6 +17,7 @@ from queuectld.host.threads import Threads
 from queuectld.pool.supervisor import Supervisor
 from queuectld.queue.sweep import Sweeper
 from queuectld.queue.watchers import Watchers
+from queuectld.store.base import Maintenance
 from queuectld.store.committer import Committer
 from queuectld.store.readers import Readers
 
@@ -53,6 +54,7 @@ class Context:
     about: About
     committer: Committer
     readers: Readers
+    maintenance: Maintenance
     supervisor: Supervisor
     watchers: Watchers
     clock: Clock

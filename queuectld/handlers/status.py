@@ -9,7 +9,14 @@ from queuectl_protocol.messages import BackupParams, BackupResult, DaemonStatus,
 from queuectl_protocol.version import PROTOCOL, __version__
 from queuectld.handlers.context import Context
 from queuectld.pool.handles import Peer
-from queuectld.store.base import AlreadyThere, GivenUp, StorageBusy, StorageError, StorageFull
+from queuectld.store.base import (
+    AlreadyThere,
+    GivenUp,
+    StorageBusy,
+    StorageError,
+    StorageFull,
+    StorageUnavailable,
+)
 
 
 async def info(context: Context, _peer: Peer, _params: NoParams) -> ServerInfo:
@@ -32,7 +39,7 @@ async def info(context: Context, _peer: Peer, _params: NoParams) -> ServerInfo:
 async def backup(context: Context, _peer: Peer, params: BackupParams) -> BackupResult:
     path = Path(params.path)
     try:
-        size = await context.background_work.run(_write_backup, context, path)
+        size = await context.background_work.run(context.maintenance.backup, path, lambda: context.ending)
     except GivenUp:
         raise ProtocolError("shutting_down", "the daemon is stopping", "try again when it is back") from None
     except AlreadyThere as error:
@@ -42,17 +49,11 @@ async def backup(context: Context, _peer: Peer, params: BackupParams) -> BackupR
         raise ProtocolError("storage_full", str(error), "name a file on another disk") from None
     except StorageBusy as error:
         raise ProtocolError("busy", str(error), "try again when the other program is done") from None
+    except StorageUnavailable as error:
+        raise ProtocolError("unavailable", str(error), "try again later") from None
     except StorageError as error:
         raise ProtocolError("invalid_params", str(error), "name a file that the daemon's user can write") from None
     return BackupResult(path=str(path), bytes=size)
-
-
-def _write_backup(context: Context, path: Path) -> int:
-    reader = context.readers.make()
-    try:
-        return reader.backup(path, lambda: context.ending)
-    finally:
-        reader.close()
 
 
 async def get(context: Context, _peer: Peer, _params: NoParams) -> StatusResult:

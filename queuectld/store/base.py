@@ -36,6 +36,10 @@ class StorageBusy(NothingChanged):
     """Another program kept the store locked, for longer than its driver waits. Mostly `begin` raises it."""
 
 
+class StorageUnavailable(NothingChanged):
+    """The store can't be reached now: its server is restarted, or out of reach. Later it may be."""
+
+
 class StorageFailed(StorageError):  # noqa: N818 - as above
     """An I/O error. The transaction was rolled back; but if the commit raised it, what is on disk is unknown."""
 
@@ -223,6 +227,12 @@ class Reader(Protocol):
     def running(self) -> list[RunningAttempt]:
         """All, by job number."""
 
+    def close(self) -> None: ...
+
+
+class Maintenance(Protocol):
+    """What reads the whole store. Any thread may call it: each call has a view of its own of what is committed."""
+
     def backup(self, path: Path, give_up: Callable[[], bool] = _never) -> int:
         """Write a whole copy of what is committed to `path`, a new file; how many bytes it has.
 
@@ -245,8 +255,6 @@ class Reader(Protocol):
             StorageBusy: it can't be read at the moment.
             GivenUp: `give_up`, asked again and again meanwhile, said so.
         """
-
-    def close(self) -> None: ...
 
 
 class Store(Reader, Protocol):
@@ -276,6 +284,9 @@ class Store(Reader, Protocol):
 
     def reader(self) -> Reader:
         """A new one, for use by another thread."""
+
+    @property
+    def maintenance(self) -> Maintenance: ...
 
     # jobs
 

@@ -19,7 +19,15 @@ from msgspec import Struct
 
 from queuectl_protocol.errors import ProtocolError
 from queuectld import failpoints
-from queuectld.store.base import NothingChanged, StorageBusy, StorageError, StorageFailed, StorageFull, Store
+from queuectld.store.base import (
+    NothingChanged,
+    StorageBusy,
+    StorageError,
+    StorageFailed,
+    StorageFull,
+    StorageUnavailable,
+    Store,
+)
 
 T = TypeVar("T")
 Operation = Callable[[Store], T]
@@ -100,7 +108,7 @@ class Committer:
         It may run more than once, each time on what the store was before: it changes nothing else, or sets it anew.
 
         Raises (through the future):
-            ProtocolError: the operation's own refusal, or `storage_full`, `busy` or `storage_failed`.
+            ProtocolError: the operation's own refusal, or `storage_full`, `busy`, `unavailable` or `storage_failed`.
         """
         assert self._loop is not None, "start comes first"  # noqa: S101 - a programming error
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -135,7 +143,7 @@ class Committer:
         while not stopping:
             batch, stopping = self._take(self._queue.get(), MAX_BATCH)
             error = self._commit(batch) if batch else None
-            if isinstance(error, StorageBusy) and not stopping:
+            if isinstance(error, StorageBusy | StorageUnavailable) and not stopping:
                 # Who has come meanwhile has waited too: batch by batch the last of them would wait for ever.
                 waiting, stopping = self._take([], None)
                 self._refuse(waiting, error)
@@ -257,6 +265,8 @@ def _refusal(error: StorageError) -> ProtocolError:
         return ProtocolError("storage_full", f"the disk is full: {error}", "nothing was changed; free some space")
     if isinstance(error, StorageBusy):
         return ProtocolError("busy", str(error), "nothing was changed; try again when the other program is done")
+    if isinstance(error, StorageUnavailable):
+        return ProtocolError("unavailable", str(error), "nothing was changed; try again later")
     return ProtocolError(
         "storage_failed",
         f"the store failed: {error}",

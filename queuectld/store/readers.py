@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from queuectl_protocol.errors import ProtocolError
 from queuectld.host.threads import Threads
-from queuectld.store.base import Reader, StorageBusy, StorageError
+from queuectld.store.base import Reader, StorageBusy, StorageError, StorageUnavailable
 
 T = TypeVar("T")
 
@@ -17,8 +17,6 @@ class Readers:
     """A few read-only views of the store, each used by one thread at a time."""
 
     def __init__(self, make: Callable[[], Reader], count: int = 2) -> None:
-        self.make = make
-        """For what is too long to share: a reader of its own, to be closed by who asked for it."""
         self._free: queue.SimpleQueue[Reader] = queue.SimpleQueue()
         self._all = [make() for _ in range(count)]
         for reader in self._all:
@@ -29,7 +27,8 @@ class Readers:
         """The result of `read`, which sees what was committed before this call.
 
         Raises:
-            ProtocolError: what `read` raises; `storage_failed` where the store can't be read; `busy`: it is locked.
+            ProtocolError: what `read` raises; `storage_failed` where the store can't be read; `busy`: it is locked;
+                `unavailable`: it can't be reached.
         """
         return await self._threads.run(self._run, read)
 
@@ -39,6 +38,8 @@ class Readers:
             return read(reader)
         except StorageBusy as error:
             raise ProtocolError("busy", str(error), "try again when the other program is done") from error
+        except StorageUnavailable as error:
+            raise ProtocolError("unavailable", str(error), "try again later") from error
         except StorageError as error:
             raise ProtocolError("storage_failed", f"the store can't be read: {error}") from error
         finally:

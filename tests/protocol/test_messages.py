@@ -190,7 +190,7 @@ def test_the_words_are_the_contracts() -> None:
     application = {word for word, kind in KINDS.items() if kind.code > -32100}
     assert application == {
         "not_found", "conflict", "invalid_state", "too_large", "busy", "forbidden", "shutting_down", "storage_full",
-        "storage_failed",
+        "storage_failed", "unavailable",
     }  # fmt: skip
     standard = {word: kind.code for word, kind in KINDS.items() if word not in application}
     assert standard == {

@@ -203,12 +203,20 @@ class MemoryReader:
             if attempt.ended_at is None
         ]
 
+    def close(self) -> None:
+        pass
+
+
+class MemoryMaintenance:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
     def backup(self, path: Path, give_up: Callable[[], bool] = lambda: False) -> int:
         if give_up():
             raise GivenUp("the copy was given up")
         try:
             with path.open("x") as file:
-                return file.write(repr(self._state()))
+                return file.write(repr(self._store.committed))
         except FileExistsError as error:
             raise AlreadyThere(str(error)) from error
         except OSError as error:
@@ -218,9 +226,6 @@ class MemoryReader:
         if give_up():
             raise GivenUp("the check was given up")
         return []
-
-    def close(self) -> None:
-        pass
 
 
 class MemoryStore(MemoryReader):
@@ -264,6 +269,10 @@ class MemoryStore(MemoryReader):
 
     def reader(self) -> MemoryReader:
         return MemoryReader(self)
+
+    @property
+    def maintenance(self) -> MemoryMaintenance:
+        return MemoryMaintenance(self)
 
     def insert(self, jobs: Sequence[NewJob], now: float) -> Inserted:
         state = self._writable(now)

@@ -15,6 +15,7 @@ from queuectld.store.base import (
     AlreadyThere,
     Deleted,
     GivenUp,
+    Maintenance,
     NewJob,
     Reader,
     ReadyJob,
@@ -23,11 +24,13 @@ from queuectld.store.base import (
     WorkerRecord,
 )
 from queuectld.store.sqlite import SqliteReader, SqliteStore
+from queuectld.store.sqlite.maintenance import SqliteMaintenance
 from tests.store.jobs import NOW, bring, end, new_job, next_due, next_ready, put
-from tests.store.memory import MemoryReader, MemoryStore
+from tests.store.memory import MemoryMaintenance, MemoryReader, MemoryStore
 
 STORES: list[type[Store]] = [SqliteStore, MemoryStore]  # mypy holds them against the interface here
 READERS: list[type[Reader]] = [SqliteReader, MemoryReader]
+MAINTENANCE: list[type[Maintenance]] = [SqliteMaintenance, MemoryMaintenance]
 
 
 def lease(store: Store, now: float = NOW) -> str | None:
@@ -777,36 +780,31 @@ class TestCopies:
     def test_a_backup_is_written(self, store: Store, tmp_path: Path) -> None:
         put(store, new_job("a"))
         target = tmp_path / "copy"
-        assert store.backup(target) == target.stat().st_size > 3
+        assert store.maintenance.backup(target) == target.stat().st_size > 3
 
     def test_a_backup_replaces_nothing(self, store: Store, tmp_path: Path) -> None:
         target = tmp_path / "copy"
         target.write_text("precious")
         with pytest.raises(AlreadyThere):
-            store.backup(target)
+            store.maintenance.backup(target)
         assert target.read_text() == "precious"
 
     def test_a_backup_that_cannot_be_written(self, store: Store, tmp_path: Path) -> None:
         with pytest.raises(StorageError):
-            store.backup(tmp_path / "no such directory" / "copy")
+            store.maintenance.backup(tmp_path / "no such directory" / "copy")
 
     def test_what_is_long_can_be_given_up(self, store: Store, tmp_path: Path) -> None:
         put(store, *(new_job(f"j{i}", command="x" * 50_000) for i in range(50)))
-        reader = store.reader()
         with pytest.raises(GivenUp):
-            reader.backup(tmp_path / "copy", give_up=lambda: True)
+            store.maintenance.backup(tmp_path / "copy", give_up=lambda: True)
         assert [path for path in tmp_path.iterdir() if "copy" in path.name] == []
         with pytest.raises(GivenUp):
-            reader.integrity_check(give_up=lambda: True)
-        assert reader.integrity_check() == [], "it is of use all the same"
-        reader.close()
+            store.maintenance.integrity_check(give_up=lambda: True)
+        assert store.maintenance.integrity_check() == [], "it is of use all the same"
 
     def test_a_whole_store_has_no_findings(self, store: Store) -> None:
         put(store, *(new_job(f"j{i}", env={"A": str(i)}) for i in range(50)))
-        assert store.integrity_check() == []
-        reader = store.reader()
-        assert reader.integrity_check() == []
-        reader.close()
+        assert store.maintenance.integrity_check() == []
 
 
 def test_the_helpers_make_equal_jobs_equal() -> None:

@@ -56,7 +56,7 @@ class TestSettings:
         try:
             store = open_store(tmp_path / "queue.db")
             put(store, new_job("a"))
-            store.backup(tmp_path / "copy.db")
+            store.maintenance.backup(tmp_path / "copy.db")
         finally:
             os.umask(before)
         modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()}
@@ -170,7 +170,7 @@ for i in range(1_000_000):
         assert acknowledged >= 50
         assert store.counts()[JobState.PENDING] in (acknowledged + 1, acknowledged + 2)
         assert store.resolve(f"j{acknowledged}") == [(acknowledged + 1, f"j{acknowledged}")]
-        assert store.integrity_check() == []
+        assert store.maintenance.integrity_check() == []
         store.close()
 
     def test_a_creation_that_was_killed_is_begun_anew(self, tmp_path: Path) -> None:
@@ -466,7 +466,7 @@ class TestOldDatabases:
         with closing(sqlite3.connect(path, isolation_level=None)) as raw:
             raw.executescript(dump.read_text())
         store = open_store(path)
-        assert store.integrity_check() == []
+        assert store.maintenance.integrity_check() == []
         assert store.counts() == {**dict.fromkeys(JobState, 1), JobState.PENDING: 2}
         for state in JobState:
             assert f"{state}-1" in [job.id for job in store.jobs(state, None, 10, None)[0]]
@@ -509,12 +509,12 @@ class TestBackup:
         put(sqlite, *(new_job(f"j{i}") for i in range(50)))
         sqlite.begin()
         sqlite.insert([new_job("open")], NOW)
-        sqlite.backup(tmp_path / "copy.db")
+        sqlite.maintenance.backup(tmp_path / "copy.db")
         sqlite.commit()
         put(sqlite, new_job("later"))
         copy = open_store(tmp_path / "copy.db")
         assert copy.counts()[JobState.PENDING] == 50
-        assert copy.integrity_check() == []
+        assert copy.maintenance.integrity_check() == []
         put(copy, new_job("of its own"))
         copy.close()
         assert sqlite.counts()[JobState.PENDING] == 52
@@ -532,20 +532,18 @@ class TestBackup:
             except BaseException as error:  # noqa: BLE001 - told by the test
                 failed.append(error)
 
-        reader = sqlite.reader()
         writer = threading.Thread(target=write)
         writer.start()
         try:
             for i in range(10):
-                reader.backup(tmp_path / f"copy{i}.db")
+                sqlite.maintenance.backup(tmp_path / f"copy{i}.db")
         finally:
             stop.set()
             writer.join()
-        reader.close()
         assert failed == []
         for i in range(10):
             copy = open_store(tmp_path / f"copy{i}.db")
-            assert copy.integrity_check() == []
+            assert copy.maintenance.integrity_check() == []
             assert copy.counts()[JobState.PENDING] == len(copy.in_state(JobState.PENDING, 10**6))
             copy.close()
 
@@ -556,7 +554,7 @@ class TestBackup:
         for target in ("queue.db", "queue.db-wal", "queue.db-shm", "link/queue.db"):
             with pytest.raises(StorageError, match="is the database itself" if replace else "is there already"):
                 write_backup(tmp_path / "queue.db", tmp_path / target, replace=replace)
-        assert sqlite.integrity_check() == []
+        assert sqlite.maintenance.integrity_check() == []
 
     def test_never_over_another_database_in_use(self, sqlite: SqliteStore, tmp_path: Path) -> None:
         other = open_store(tmp_path / "other.db")
@@ -566,7 +564,7 @@ class TestBackup:
         other.close()
         (tmp_path / "gone.db-wal").touch()
         with pytest.raises(StorageError, match="in use"):
-            sqlite.backup(tmp_path / "gone.db")
+            sqlite.maintenance.backup(tmp_path / "gone.db")
 
     def test_a_failed_one_leaves_the_old_one(self, sqlite: SqliteStore, tmp_path: Path) -> None:
         put(sqlite, new_job("a"))
@@ -587,7 +585,7 @@ class TestBackup:
             path.write_text("precious")
         with written.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            sqlite.backup(directory / "copy.db")
+            sqlite.maintenance.backup(directory / "copy.db")
         assert sorted(directory.iterdir()) == sorted([mine, written, directory / "copy.db"])
         assert mine.read_text() == "precious"
 
@@ -599,9 +597,9 @@ class TestBackup:
 
         monkeypatch.setattr(os, "link", none)
         put(sqlite, new_job("a"))
-        sqlite.backup(tmp_path / "copy.db")
+        sqlite.maintenance.backup(tmp_path / "copy.db")
         copy = open_store(tmp_path / "copy.db")
-        assert copy.integrity_check() == []
+        assert copy.maintenance.integrity_check() == []
         copy.close()
         assert not list(tmp_path.glob("*.part"))
 
@@ -755,7 +753,7 @@ class TestErrors:
         sqlite._db.rows("PRAGMA max_page_count = 1000000")
         put(sqlite, new_job("b"))
         assert sqlite.counts()[JobState.PENDING] == 2
-        assert sqlite.integrity_check() == []
+        assert sqlite.maintenance.integrity_check() == []
 
     def test_what_frees_nothing_but_needs_nothing_still_goes(self, sqlite: SqliteStore) -> None:
         (number,) = put(sqlite, new_job("a"))
@@ -809,8 +807,8 @@ class TestErrors:
     def test_a_check_without_time_says_so(self, sqlite: SqliteStore) -> None:
         put(sqlite, *(new_job(f"j{i}") for i in range(1000)))
         with pytest.raises(OutOfTime):
-            sqlite.integrity_check(patience=0)
-        assert sqlite.integrity_check() == []
+            sqlite.maintenance.integrity_check(patience=0)
+        assert sqlite.maintenance.integrity_check() == []
 
     def test_damage_is_found_and_told(self, tmp_path: Path) -> None:
         path = tmp_path / "queue.db"
@@ -822,7 +820,7 @@ class TestErrors:
             file.seek(whole)
             file.write(b"\xa5" * (path.stat().st_size - whole))
         store = open_store(path)
-        findings = store.integrity_check()
+        findings = store.maintenance.integrity_check()
         assert 0 < len(findings) <= 20
         with pytest.raises(StorageFailed, match="damaged"):
             list(map(store.job, range(1, 2001)))

@@ -12,7 +12,15 @@ from typing import Any, TypeVar
 import pytest
 
 from queuectl_protocol.errors import ProtocolError
-from queuectld.store.base import Inserted, StorageBusy, StorageError, StorageFailed, StorageFull, Store
+from queuectld.store.base import (
+    Inserted,
+    StorageBusy,
+    StorageError,
+    StorageFailed,
+    StorageFull,
+    StorageUnavailable,
+    Store,
+)
 from queuectld.store.committer import MAX_BATCH, Committer, Joint
 from tests.store.jobs import NOW, new_job, sqlite_store
 from tests.store.memory import MemoryStore
@@ -327,7 +335,14 @@ def test_what_waits_behind_a_failed_commit_is_refused_too() -> None:
     assert len({str(failure) for failure in outcomes.failures}) == 1
 
 
-def test_locked_out_it_refuses_all_that_wait_at_once_and_the_next_may_succeed() -> None:
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (StorageBusy("another program keeps the database locked"), "busy"),
+        (StorageUnavailable("the server does not answer"), "unavailable"),
+    ],
+)
+def test_locked_out_it_refuses_all_that_wait_at_once_and_the_next_may_succeed(fault: StorageError, kind: str) -> None:
     """Batch by batch, each with its own patience, the last of many would wait for minutes."""
 
     class Locked(GatedStore):
@@ -338,7 +353,7 @@ def test_locked_out_it_refuses_all_that_wait_at_once_and_the_next_may_succeed() 
             if self.locked:
                 self.rollback()
                 self.gate.wait(30)
-                raise StorageBusy("another program keeps the database locked")
+                raise fault
 
     store = Locked()
 
@@ -352,7 +367,7 @@ def test_locked_out_it_refuses_all_that_wait_at_once_and_the_next_may_succeed() 
         return [*refusals, await committer.submit(setting("b", 2))]
 
     (*refusals, last), outcomes = run(store, use)
-    assert {refusal.kind for refusal in refusals} == {"busy"}
+    assert {refusal.kind for refusal in refusals} == {kind}
     assert last == "b"
     assert store.settings() == {"b": 2}
     assert store.steps.count("begin") == 2

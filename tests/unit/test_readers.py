@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from queuectl_protocol.errors import ProtocolError
-from queuectld.store.base import Reader, StorageFailed
+from queuectld.store.base import Reader, StorageFailed, StorageUnavailable
 from queuectld.store.readers import Readers
 from tests.store.memory import MemoryReader, MemoryStore
 
@@ -69,7 +69,11 @@ def test_no_view_is_used_by_two_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "kind"),
-    [(ProtocolError("not_found", "no"), "not_found"), (StorageFailed("disk I/O error"), "storage_failed")],
+    [
+        (ProtocolError("not_found", "no"), "not_found"),
+        (StorageFailed("disk I/O error"), "storage_failed"),
+        (StorageUnavailable("no answer"), "unavailable"),
+    ],
 )
 def test_a_failed_read_is_told_and_its_view_is_used_again(fault: Exception, kind: str) -> None:
     readers, _ = made(1)

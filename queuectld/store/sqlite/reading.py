@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,15 +13,11 @@ from msgspec import UNSET
 from queuectl_protocol.jobs import Attempt, Job, JobState
 from queuectld.store.base import (
     MOST_ATTEMPTS,
-    GivenUp,
     JobRecord,
-    OutOfTime,
     RunningAttempt,
-    StorageFailed,
     WorkerRecord,
 )
 from queuectld.store.sqlite import statements as sql
-from queuectld.store.sqlite.backup import write_backup
 from queuectld.store.sqlite.connection import Connection, Row, open_reader, text_size
 from queuectld.store.sqlite.errors import translate
 from queuectld.store.sqlite.rows import attempt_of, environment_of, job_of, record_of, running_of
@@ -36,7 +31,6 @@ _PAGE_BYTES = 1024 * 1024
 """Of one page: jobs can be large, and a thousand large ones must not fill the memory."""
 _JOB_BYTES = 500
 """About how many a job takes beside its texts."""
-_MAX_FINDINGS = 20
 
 
 class Reading:
@@ -138,23 +132,6 @@ class Reading:
 
     def running(self) -> list[RunningAttempt]:
         return [running_of(row) for row in self._db.rows(sql.GET_RUNNING)]
-
-    def backup(self, path: Path, give_up: Callable[[], bool] = lambda: False) -> int:
-        return write_backup(self._path, path, give_up)
-
-    def integrity_check(self, patience: float = 60.0, give_up: Callable[[], bool] = lambda: False) -> list[str]:
-        deadline = time.monotonic() + patience
-        try:
-            rows = self._db.rows_unless(
-                lambda: give_up() or time.monotonic() > deadline, f"PRAGMA quick_check({_MAX_FINDINGS})"
-            )
-        except StorageFailed as error:
-            return [str(error)]
-        if give_up():
-            raise GivenUp("the check was given up")
-        if rows is None:
-            raise OutOfTime(f"not done in {patience:g} s")
-        return [] if rows == [("ok",)] else [str(text) for (text,) in rows][:_MAX_FINDINGS]
 
     def close(self) -> None:
         self._db.close()

@@ -29,6 +29,7 @@ from queuectld.store.heads import Heads
 from queuectld.store.sqlite import statements as sql
 from queuectld.store.sqlite.backup import write_backup
 from queuectld.store.sqlite.connection import Connection, Row, Values
+from queuectld.store.sqlite.maintenance import SqliteMaintenance
 from queuectld.store.sqlite.migrations import MIGRATIONS, Migration
 from queuectld.store.sqlite.opening import is_there, open_database, version_of
 from queuectld.store.sqlite.reading import Reading, SqliteReader
@@ -153,6 +154,10 @@ class SqliteStore(Reading):
 
     def reader(self) -> SqliteReader:
         return SqliteReader(self._path)
+
+    @property
+    def maintenance(self) -> SqliteMaintenance:
+        return SqliteMaintenance(self._path)
 
     def _write(self, statement: str, values: Values = ()) -> int:
         self._check_begun()
