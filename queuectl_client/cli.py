@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,12 +13,9 @@ from typing import Any, NamedTuple, NoReturn
 import click
 
 from queuectl_client.commandline.session import Session
+from queuectl_client.render import output
 from queuectl_client.render.remarks import remark
 from queuectl_protocol.version import __version__
-
-DONE, REFUSED, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
-"""Exit statuses; NoDaemon's own is 3. The last two are what a shell says of a program that SIGINT, SIGPIPE ended."""
-
 
 _NO_ARGUMENTS: tuple[type[click.ClickException], ...] = tuple(
     kind for kind in [getattr(click.exceptions, "NoArgsIsHelpError", None)] if kind is not None
@@ -136,7 +132,7 @@ class LazyGroup(click.Group):
         if not standalone_mode:
             return run()
         status = _status_of(run)
-        sys.exit(_flushed(status))
+        sys.exit(output.flushed(status))
 
 
 @contextmanager
@@ -145,7 +141,7 @@ def _broken_pipe_apart() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise click.exceptions.Exit(BROKEN_PIPE) from None
+        raise click.exceptions.Exit(output.BROKEN_PIPE) from None
 
 
 def _status_of(run: Any) -> int:
@@ -158,16 +154,16 @@ def _status_of(run: Any) -> int:
     except click.Abort as error:
         # click turns Ctrl-C into this; a "no", and the end of the input, to a question too.
         if isinstance(error.__cause__, KeyboardInterrupt):
-            return INTERRUPTED
+            return output.INTERRUPTED
         if isinstance(error.__context__, KeyboardInterrupt):
             sys.stderr.write("\n")  # at a question, the terminal's ^C is still on its line
-            return INTERRUPTED
-        return REFUSED
+            return output.INTERRUPTED
+        return output.REFUSED
     except KeyboardInterrupt:  # while a shell waits for completions, where click does not expect it
-        return INTERRUPTED
+        return output.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - people get a sentence, whatever it is
         return _complain(error)
-    return answer if isinstance(answer, int) else DONE
+    return answer if isinstance(answer, int) else output.DONE
 
 
 def _complain(error: Exception) -> int:
@@ -180,18 +176,18 @@ def _complain(error: Exception) -> int:
         return error.exit_status
     if isinstance(error, ProtocolError):
         remark(error.message, error.hint)
-        return REFUSED
+        return output.REFUSED
     if isinstance(error, OSError):
         named = f"{error.filename}: " if error.filename else ""
         remark(f"{named}{error.strerror or error}")
-        return REFUSED
+        return output.REFUSED
     if "QUEUECTL_DEBUG" in os.environ:
         raise error
     remark(
         f"a fault in this program: {type(error).__name__}: {error}",
         "please report it; with QUEUECTL_DEBUG=1 in the environment it says where",
     )
-    return REFUSED
+    return output.REFUSED
 
 
 def _complain_usage(error: click.ClickException) -> None:
@@ -203,29 +199,6 @@ def _complain_usage(error: click.ClickException) -> None:
         hint = f"`{error.ctx.command_path} --help` shows how it is used"
     message = error.format_message().rstrip(".")
     remark(message[:1].lower() + message[1:] if message[1:2].islower() else message, hint)
-
-
-def _flushed(status: int) -> int:
-    """The same, after everything is written; a reader that went away early is no error worth a word."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_output()
-        return status or BROKEN_PIPE
-    except OSError as error:
-        if error.errno == errno.EBADF:
-            return status
-        _discard_output()
-        remark(f"can't write the answer: {error.strerror}")
-        return status or REFUSED
-    if status == BROKEN_PIPE:
-        _discard_output()
-    return status
-
-
-def _discard_output() -> None:
-    """Let the interpreter's own flush at exit find nobody to complain to."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -257,9 +230,15 @@ def cli(ctx: click.Context, socket: Path | None) -> None:
 
 def main() -> NoReturn:
     """The entry point of the `queuectl` command."""
-    for stream in (sys.stdout, sys.stderr):
-        # A name that this locale can't write is shown as an escape; it is no reason to fail.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    output.prepare()
     cli.main(prog_name="queuectl")
     raise AssertionError("unreachable: main() exits")  # pragma: no cover
+
+
+def fail(error: Exception) -> NoReturn:
+    """Say what is wrong after a call that did without click, and exit as after one by click."""
+
+    def run() -> NoReturn:
+        raise error
+
+    sys.exit(output.flushed(_status_of(run)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +13,7 @@ from msgspec import Struct
 from queuectl_client.errors import BadRequest
 from queuectl_client.jobs import specs
 from queuectl_client.wire import typed
-from queuectl_client.wire.link import Link
+from queuectl_client.wire.link import PATIENCE, Link, time_left
 from queuectl_client.wire.typed import result_of
 from queuectl_protocol.jobs import Job, JobSpec, JobState
 from queuectl_protocol.messages import (
@@ -80,7 +79,7 @@ class Client:
     """
 
     def __init__(
-        self, socket: str | Path | None = None, *, patience: float = 10.0, timeout: float | None = None
+        self, socket: str | Path | None = None, *, patience: float = PATIENCE, timeout: float | None = None
     ) -> None:
         """Nothing is opened yet.
 
@@ -297,13 +296,8 @@ class Client:
             timeout: seconds after which it returns whatever the states are. None: no limit.
         """
         ids = _ids(jobs)
-        deadline = None if timeout is None else time.monotonic() + timeout
-
-        def params() -> JobWaitParams:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            return JobWaitParams(ids=ids, timeout=left)
-
-        result: JobSummaries = self._call("job.wait", params, patient=True)
+        left = time_left(timeout)
+        result: JobSummaries = self._call("job.wait", lambda: JobWaitParams(ids=ids, timeout=left()), patient=True)
         return result.jobs
 
     def logs(

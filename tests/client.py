@@ -17,9 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
-from tests.harness import CHECKOUT, PATIENCE, Daemon, is_running, lines_of, wait_for
-
-CLIENT = (sys.executable, "-P", "-m", "queuectl_client")
+from tests.harness import CHECKOUT, CLIENT, PATIENCE, Daemon, is_running, lines_of, wait_for
 
 
 def argv(daemon: Daemon, *arguments: str) -> list[str]:

@@ -21,6 +21,16 @@ ROOT = Path(__file__).parent.parent
 
 CHECKOUT = f"{ROOT}{os.pathsep}{ROOT / 'protocol'}"
 """PYTHONPATH with which the packages of this checkout are found."""
+BY_CLICK = (
+    sys.executable,
+    "-P",
+    "-c",
+    "import sys; sys.argv[0] = 'queuectl'; from queuectl_client.cli import main; main()",
+)
+"""The command with click as its only way to read what was typed."""
+CLIENT = BY_CLICK if os.environ.get("QUEUECTL_TEST_CLICK") else (sys.executable, "-P", "-m", "queuectl_client")
+"""The command. $QUEUECTL_TEST_CLICK makes every test run it by click."""
+
 PATIENCE = 60.0
 """Seconds after which a condition is taken for never coming true; only a failing test waits that long."""
 
@@ -256,7 +266,7 @@ class Daemon:
     ) -> subprocess.CompletedProcess[str]:
         """Run the real command against this daemon."""
         done = subprocess.run(
-            [sys.executable, "-m", "queuectl_client", "--socket", str(self.socket), *arguments],
+            [*CLIENT, "--socket", str(self.socket), *arguments],
             input=stdin, stdin=subprocess.DEVNULL if stdin is None else None, capture_output=True, text=True,
             env={**self.environment, **(environment or {})}, timeout=PATIENCE, check=False,
         )  # fmt: skip

@@ -42,6 +42,10 @@ class Ids:
             except IndexError:
                 self._run += _make_run()
 
+    def put_back(self, made: str) -> None:
+        """Have `made` be the next one again: nobody has got to know it."""
+        self._run.append(made)
+
 
 def _make_run() -> set[str]:
     letters = _letters(BEGINNING + RUN * _REST)

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.commandline.options import FileName
 from queuectl_client.render.remarks import remark
 
 if TYPE_CHECKING:
     from queuectl_protocol.messages import JobSummary
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 BATCH = 1000
 """Ids of a request: each is a transaction, and others wait for it."""
 LONGEST = 128
 """Characters of an id."""
-
-
-def ids_from_option(command: F) -> F:
-    option = click.option(
-        "--ids-from",
-        metavar="FILE",
-        type=FileName(),
-        help="The ids, one a line, from FILE or `-`. Jobs that ended or went meanwhile are passed over.",
-    )
-    return option(command)
 
 
 def change_jobs(

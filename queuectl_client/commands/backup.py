@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from queuectl_client.commandline.options import as_json, examples
+from queuectl_client.commandline.parameters import as_json, examples
 from queuectl_client.commandline.session import Session, pass_session
 
 

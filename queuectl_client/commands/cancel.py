@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.commandline.ids_from import change_jobs, ids_from_option
-from queuectl_client.commandline.options import as_json, examples, jobs_argument
-from queuectl_client.commandline.session import Session, pass_session
-from queuectl_client.commands.wait import print_summaries
-from queuectl_client.render.remarks import remark
+from queuectl_client import verbs
+from queuectl_client.commandline.ids_from import change_jobs
+from queuectl_client.commandline.parameters import examples, jobs_argument, options
+from queuectl_client.commandline.session import Session, json_printer, pass_session
+from queuectl_client.jobs.options import CANCEL
 
 if TYPE_CHECKING:
     from queuectl_protocol.messages import JobSummary
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     )
 )
 @jobs_argument("pending", "processing", "failed", required=False)
-@ids_from_option
-@click.option("--no-wait", is_flag=True, help="Do not wait until running ones have ended.")
-@as_json
+@options(*CANCEL)
 @pass_session
 @click.pass_context
 def cancel(
@@ -43,16 +41,7 @@ def cancel(
     with session.client() as client:
 
         def change(ids: Sequence[str], tolerant: bool) -> Sequence[JobSummary]:
-            found = client.cancel(ids, tolerant=tolerant)
-            if not no_wait and any(job.state == "processing" for job in found):
-                found = client.wait([job.id for job in found])
-            # The command of a running one may have ended just before: of many, that is no news.
-            return [job for job in found if job.state in {"cancelled", "processing"}] if tolerant else found
+            return verbs.cancel(client, ids, no_wait=no_wait, tolerant=tolerant)
 
         found = [*change_jobs(jobs, ids_from, change)]
-    print_summaries(found, as_json=as_json)
-    missed = [job for job in found if job.state not in {"cancelled", "processing"}]
-    for job in missed:
-        remark(f"job {job.id} was {job.state} before the cancel reached it")
-    if missed:
-        ctx.exit(1)
+    ctx.exit(verbs.print_cancelled(found, json_printer(as_json)))

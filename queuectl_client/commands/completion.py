@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from queuectl_client.commandline.options import examples
+from queuectl_client.commandline.parameters import examples
 from queuectl_client.system.completion_scripts import SCRIPTS, Shell
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.commandline.options import SettingKey, as_json, examples
+from queuectl_client.commandline.parameters import SettingKey, as_json, examples
 from queuectl_client.commandline.session import Session, pass_session
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.commandline.options import as_json, examples
+from queuectl_client.commandline.parameters import as_json, examples
 from queuectl_client.commandline.session import Session, pass_session
 from queuectl_client.errors import ClientError, NoDaemon
 from queuectl_client.render.no_workers import say_if_none

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.commandline.options import QueueName, as_json, examples, jobs_argument
-from queuectl_client.commandline.session import Session, pass_session
-from queuectl_client.commands.list import show_jobs
+from queuectl_client.commandline.parameters import QueueName, as_json, examples, jobs_argument
+from queuectl_client.commandline.session import Session, json_printer, pass_session
+from queuectl_client.verbs import print_jobs
 
 if TYPE_CHECKING:
     from queuectl_client.client import Client
@@ -29,7 +29,7 @@ def list_dead(session: Session, *, queue: str | None, limit: int, as_json: bool)
     """List dead jobs, newest first, with the reason."""
     with session.client() as client:
         found = client.dlq(queue=queue, limit=limit + 1 if limit else None)
-        shown = show_jobs(found, limit, dead=True, as_json=as_json)
+        shown = print_jobs(found, limit, json_printer(as_json), dead=True)
     if shown == 0 and not as_json and sys.stdout.isatty():
         click.echo("No dead jobs.", err=True)
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from queuectl_client.commandline.options import FileName, as_json, command_options, examples, job_options
-from queuectl_client.commandline.program import PROGRAM, CommandLine, ProgramCommand, missing_dashes
+from queuectl_client.commandline.parameters import examples, options
+from queuectl_client.commandline.program import PROGRAM, ProgramCommand, missing_dashes, spec_of
 from queuectl_client.commandline.session import Session, pass_session
+from queuectl_client.jobs.options import ENQUEUE
 from queuectl_client.render.ids import print_ids
-
-if TYPE_CHECKING:
-    from queuectl_client.client import Client
+from queuectl_client.verbs import say_if_nothing_runs
 
 
 @click.command(
@@ -29,12 +27,7 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("words", metavar="[JSON | -- PROG ARG...]", nargs=-1)
-@command_options
-@click.option(
-    "--file", "file", type=FileName(), metavar="FILE", help="Bulk: one JSON object a line; `-` is standard input."
-)
-@job_options
-@as_json
+@options(*ENQUEUE)
 @pass_session
 @click.pass_context
 def enqueue(
@@ -73,7 +66,7 @@ def enqueue(
 
         with session.client() as client:
             enqueue_file(client, file, shared, socket=session.socket, as_json=as_json)
-            _say_if_nothing_runs(client)
+            say_if_nothing_runs(client)
         return
     if words:
         from queuectl_client.jobs import specs  # noqa: PLC0415 - usage errors need not pay for the wire
@@ -83,19 +76,10 @@ def enqueue(
             raise click.UsageError("--id is for one job; in an array, each object may have its `id`", ctx)
         jobs = specs.from_json(text, shared)
     else:
-        jobs = [CommandLine(argv, command, cwd, env, clean_env).spec(**shared)]
+        jobs = [spec_of(argv, command, cwd, env, clean_env, shared)]
     with session.client() as client:
         print_ids(client.enqueue_all(jobs), as_json=as_json)
-        _say_if_nothing_runs(client)
-
-
-def _say_if_nothing_runs(client: Client) -> None:
-    """To people only: a script that enqueues knows, or can't do anything about it."""
-    if sys.stderr.isatty():
-        from queuectl_client.render.no_workers import say_if_none  # noqa: PLC0415 - for people only
-
-        sys.stdout.flush()  # the ids come first
-        say_if_none(client, "no worker runs, so nothing runs yet")
+        say_if_nothing_runs(client)
 
 
 def _what_is_wrong(words: tuple[str, ...], argv: list[str] | None, command: str | None, file: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.commandline.options import JobRef, as_json, examples
+from queuectl_client.commandline.parameters import JobRef, as_json, examples
 from queuectl_client.commandline.session import Session, pass_session
 from queuectl_client.render.no_workers import say_if_none, say_if_waiting
 from queuectl_client.render.remarks import remark

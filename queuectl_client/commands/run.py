@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl_client.commandline.options import command_options, examples, job_options
-from queuectl_client.commandline.program import PROGRAM, CommandLine, ProgramCommand, missing_dashes
+from queuectl_client.commandline.parameters import examples, options
+from queuectl_client.commandline.program import PROGRAM, ProgramCommand, missing_dashes, spec_of
 from queuectl_client.commandline.session import Session, pass_session
 from queuectl_client.errors import NoDaemon
+from queuectl_client.jobs.options import COMMAND_LINE, JOB
 from queuectl_client.render.no_workers import say_if_none
 from queuectl_client.render.remarks import remark
 
@@ -75,8 +76,7 @@ class Signals:
     ),
 )
 @click.argument("words", metavar="-- PROG ARG...", nargs=-1)
-@command_options
-@job_options
+@options(*COMMAND_LINE, *JOB)
 @pass_session
 @click.pass_context
 def run(
@@ -101,7 +101,7 @@ def run(
         raise missing_dashes(ctx, words)
     if (argv is None) == (command is None):
         raise click.UsageError("give a program after `--`, or -c COMMAND", ctx)
-    spec = CommandLine(argv, command, cwd, env, clean_env).spec(**shared)
+    spec = spec_of(argv, command, cwd, env, clean_env, shared)
     signals = Signals()
     enqueued = False
     with session.client() as client, signals.installed():

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import click
 
-from queuectl_client.commandline.options import examples
+from queuectl_client.commandline.parameters import examples
 from queuectl_client.errors import ClientError
 from queuectl_client.render.remarks import remark
 from queuectl_client.system import units

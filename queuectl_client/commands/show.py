@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from queuectl_client.commandline.options import JobRef, as_json, examples
+from queuectl_client.commandline.parameters import JobRef, as_json, examples
 from queuectl_client.commandline.session import Session, pass_session
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.commandline.options import as_json, examples
-from queuectl_client.commandline.session import Session, pass_session
+from queuectl_client.commandline.parameters import examples, options
+from queuectl_client.commandline.session import Session, json_printer, pass_session
+from queuectl_client.jobs.options import STATUS
+from queuectl_client.verbs import print_status
 
 if TYPE_CHECKING:
     from queuectl_client.client import Client
@@ -25,34 +27,17 @@ if TYPE_CHECKING:
         "queuectl status --json | jq .counts.pending",
     )
 )
-@click.option(
-    "--watch",
-    is_flag=False,
-    flag_value="1",
-    type=click.FloatRange(min=0.1, max=86_400),
-    metavar="[SECONDS]",
-    help="Show it again and again, every second or every SECONDS, until Ctrl-C.",
-)
-@as_json
+@options(*STATUS)
 @pass_session
 def status(session: Session, *, watch: float | None, as_json: bool) -> None:
     """Show the counts of all states, the workers with their PIDs, and what they run."""
     with session.client() as client:
-        if as_json:
-            from queuectl_client.render.programs import print_json  # noqa: PLC0415 - one of two ways
-
-            for answer in _answers(client, watch):
-                print_json(answer)
-                sys.stdout.flush()
-        elif watch is not None and sys.stdout.isatty():
+        if watch is not None and not as_json and sys.stdout.isatty():
             _live(client, watch)
-        else:
-            from queuectl_client.render import people, views  # noqa: PLC0415 - one of two ways
-
-            for at, answer in enumerate(_answers(client, watch)):
-                blank = [people.Cell("")] if at else []
-                people.draw([*blank, *views.status_parts(answer, views.now())])
-                sys.stdout.flush()
+            return
+        print_json = json_printer(as_json)
+        for at, answer in enumerate(_answers(client, watch)):
+            print_status(answer, print_json, again=at > 0)
 
 
 def _answers(client: Client, watch: float | None) -> Iterator[StatusResult]:

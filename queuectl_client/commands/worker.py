@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl_client.commandline.options import WorkerRef, as_json, examples
+from queuectl_client.commandline.parameters import WorkerRef, as_json, examples
 from queuectl_client.commandline.session import Session, pass_session
 
 if TYPE_CHECKING:

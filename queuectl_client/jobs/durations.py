@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>ms|[smhd])?", re.ASCII)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+"""`ms` before the `s` that it ends with."""
+_BLANKS = " \t\n\r\f\v"
 
 
 def parse_duration(text: str) -> float:
@@ -14,7 +13,13 @@ def parse_duration(text: str) -> float:
     Raises:
         ValueError: where it is nothing of the kind. A range is not checked.
     """
-    found = _DURATION.fullmatch(text.strip())
-    if found is None:
+    number, factor = text.strip(), 1.0
+    for unit, seconds in _UNITS.items():
+        if number.endswith(unit):
+            number, factor = number[: -len(unit)].rstrip(_BLANKS), seconds
+            break
+    whole, point, fraction = number.partition(".")
+    digits = fraction.isdigit() and (not whole or whole.isdigit()) if point else whole.isdigit()
+    if not (digits and number.isascii()):
         raise ValueError(f"{text!r} is not a duration: give seconds, or a number with a unit, as 90s, 5m, 2h or 1d")
-    return float(found["number"]) * _UNITS[found["unit"] or "s"]
+    return float(number) * factor

@@ -10,15 +10,14 @@ from typing import Any
 import msgspec
 
 from queuectl_client.errors import BadRequest
+from queuectl_client.jobs import new_ids
 from queuectl_protocol.framing import explain
-from queuectl_protocol.ids import Ids
 from queuectl_protocol.jobs import Job, JobSpec
 
 _HINT = "`queuectl enqueue --help` names the fields"
 _LOOKS = 'a job looks like {"command": "echo hello"}'
 _MADE = frozenset(Job.__struct_fields__) - frozenset(JobSpec.__struct_fields__)
 """Fields of a job that the daemon made."""
-_ids = Ids()
 _spec_decoder = msgspec.json.Decoder(JobSpec)
 _array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -31,7 +30,7 @@ def with_id(spec: JobSpec) -> JobSpec:
     """
     if spec.id is None:
         # The struct is frozen for those who hold it; nobody else holds this one yet, and a copy would be checked anew.
-        msgspec.structs.force_setattr(spec, "id", _ids.make())
+        msgspec.structs.force_setattr(spec, "id", new_ids.make())
     return spec
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+
+TYPE_CHECKING = False  # as in queuectl_protocol.trust
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def print_ids(ids: Iterable[str], *, as_json: bool) -> None:

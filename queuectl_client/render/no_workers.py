@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
-
 from queuectl_client.render.remarks import remark
+from queuectl_protocol.states import WAITING
 
+TYPE_CHECKING = False  # as in queuectl_protocol.trust
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Protocol
+
     from queuectl_protocol.messages import JobSummary, WorkerListResult
 
+    class Asked(Protocol):
+        """The part of a `Client` that is asked here."""
 
-class Asked(Protocol):
-    """The part of a `Client` that is asked here."""
+        def workers(self) -> WorkerListResult: ...
 
-    def workers(self) -> WorkerListResult: ...
-
-    def wait(self, jobs: Sequence[str], *, timeout: float | None = None) -> Sequence[JobSummary]: ...
+        def wait(self, jobs: Sequence[str], *, timeout: float | None = None) -> Sequence[JobSummary]: ...
 
 
 START = "start some with `queuectl worker start --count 2`"
@@ -36,8 +37,6 @@ def say_if_none(client: Asked, what: str) -> bool:
 
 def say_if_waiting(client: Asked, jobs: Sequence[str]) -> None:
     """Where there are no workers: say which of the jobs, ids or prefixes, wait for one."""
-    from queuectl_protocol.jobs import WAITING  # noqa: PLC0415 - loaded by now
-
     if client.workers().desired:
         return
     waiting = [job.id for job in client.wait(jobs, timeout=0) if job.state in WAITING]

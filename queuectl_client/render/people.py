@@ -6,13 +6,13 @@ rich is imported only to draw on a terminal.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl_client.render.safe import visible
 
+TYPE_CHECKING = False  # as in queuectl_protocol.trust
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console, RenderableType
 
 GAP = 2
@@ -21,14 +21,16 @@ LEAST = 10
 """Columns of the terminal that a flexible column keeps, or the table loses another one."""
 
 
-class Cell(NamedTuple):
+class Cell:
     """Text with a style of rich's, which only a terminal shows."""
 
-    text: str
-    style: str = ""
+    __slots__ = ("style", "text")
+
+    def __init__(self, text: str, style: str = "") -> None:
+        self.text = text
+        self.style = style
 
 
-@dataclass(frozen=True, slots=True)
 class Column:
     """A column of a table.
 
@@ -40,22 +42,39 @@ class Column:
         wrap: where it is too long it goes on in the next line, and is not cut.
     """
 
-    title: str
-    right: bool = False
-    rank: int = 0
-    flexible: bool = False
-    wrap: bool = False
+    __slots__ = ("flexible", "rank", "right", "title", "wrap")
+
+    def __init__(
+        self, title: str, *, right: bool = False, rank: int = 0, flexible: bool = False, wrap: bool = False
+    ) -> None:
+        self.title = title
+        self.right = right
+        self.rank = rank
+        self.flexible = flexible
+        self.wrap = wrap
 
 
-@dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under headings. Cells hold text as it came from outside: it is made visible when it is drawn."""
+    """Rows under headings. Cells hold text as it came from outside: it is made visible when it is drawn.
 
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
-    heading: bool = True
-    widths: dict[int, int] = field(default_factory=dict)
-    """Of plain text: how wide each column has become; handed from page to page, so that pages align."""
+    Attributes:
+        widths: of plain text: how wide each column has become; handed from page to page, so that pages align.
+    """
+
+    __slots__ = ("columns", "heading", "rows", "widths")
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        rows: Sequence[Sequence[Cell]],
+        *,
+        heading: bool = True,
+        widths: dict[int, int] | None = None,
+    ) -> None:
+        self.columns = columns
+        self.rows = rows
+        self.heading = heading
+        self.widths = {} if widths is None else widths
 
 
 Part = Table | Cell

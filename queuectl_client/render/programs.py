@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import msgspec
 
-from queuectl_client.render.safe import visible_json
+from queuectl_client.render.output import write_json
 
 _encoder = msgspec.json.Encoder()
 
 
 def print_json(value: object) -> None:
     """Write `value` on a line of standard output, where it can't do a terminal any harm."""
-    text = _encoder.encode(value).decode()
-    sys.stdout.write((visible_json(text) if sys.stdout.isatty() else text) + "\n")
+    write_json(_encoder.encode(value).decode())

@@ -6,8 +6,6 @@ is shown as an escape, so that it is seen and does nothing.
 
 from __future__ import annotations
 
-from functools import cache
-
 _NAMED = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 _HARMFUL = (
@@ -34,9 +32,12 @@ def _escape(code: int) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-@cache  # made when it is first needed: most commands meet plain text only
+_tables: list[dict[int, str]] = []
+"""For text, and for JSON; made when they are first needed: most commands meet plain text only."""
+
+
 def _table() -> dict[int, str]:
-    return {code: _escape(code) for codes in _HARMFUL for code in codes}
+    return _made()[0]
 
 
 def _json_escape(code: int) -> str:
@@ -44,10 +45,18 @@ def _json_escape(code: int) -> str:
     return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
 
 
-@cache
 def _json_table() -> dict[int, str]:
-    # In JSON text, what is below 0x20 is an escape already, or white space between values.
-    return {code: _json_escape(code) for codes in _HARMFUL for code in codes if code >= 0x7F}
+    return _made()[1]
+
+
+def _made() -> list[dict[int, str]]:
+    if not _tables:
+        codes = [code for codes in _HARMFUL for code in codes]
+        # In JSON text, what is below 0x20 is an escape already, or white space between values.
+        _tables.extend((
+            {code: _escape(code) for code in codes}, {code: _json_escape(code) for code in codes if code >= 0x7F}
+        ))  # fmt: skip
+    return _tables
 
 
 def visible(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+TYPE_CHECKING = False  # as in queuectl_protocol.trust
+if TYPE_CHECKING:
+    from datetime import datetime
 
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 

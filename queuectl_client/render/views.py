@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-
-from msgspec import UNSET
 
 from queuectl_client.render.no_workers import START
 from queuectl_client.render.people import Cell, Column, Part, Table, state_cell
 from queuectl_client.render.times import moment, relative, span
-from queuectl_protocol.jobs import ENDED, Attempt, Job, JobState, Worker, WorkerState
-from queuectl_protocol.messages import StatusResult
+from queuectl_protocol.states import ENDED, STATES
+
+TYPE_CHECKING = False  # as in queuectl_protocol.trust
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from queuectl_protocol.jobs import Attempt, Job, Worker
+    from queuectl_protocol.messages import StatusResult
 
 LIST_COLUMNS = (
     Column("ID"),
@@ -36,18 +39,18 @@ DEAD_COLUMNS = (
 
 def command_of(job: Job) -> str:
     """The command line, as a shell would read it."""
-    if job.argv is not UNSET:
+    if job.argv:
         import shlex  # noqa: PLC0415 - only some jobs need it
 
         return shlex.join(job.argv)
-    return "" if job.command is UNSET else job.command
+    return job.command or ""
 
 
 def when(job: Job, now: datetime) -> str:
     """The time about a job that matters most in its state."""
-    if job.state in {JobState.PENDING, JobState.FAILED} and job.run_at > now:
+    if job.state in {"pending", "failed"} and job.run_at > now:
         return relative(job.run_at, now)
-    return relative(job.run_at if job.state is JobState.PENDING else job.updated_at, now)
+    return relative(job.run_at if job.state == "pending" else job.updated_at, now)
 
 
 def list_row(job: Job, now: datetime) -> list[Cell]:
@@ -87,7 +90,7 @@ def job_parts(job: Job, now: datetime, *, no_workers: bool = False) -> list[Part
     facts.append(("state", Cell(state, state_cell(job.state).style)))
     # A script of several lines is easier to read as such; each line is made visible on its own.
     lines = command_of(job).split("\n")
-    facts.append(("command" if job.argv is UNSET else "argv", Cell(lines[0])))
+    facts.append(("argv" if job.argv else "command", Cell(lines[0])))
     facts += [("", Cell(line)) for line in lines[1:]]
     if job.label:
         facts.append(("label", Cell(job.label)))
@@ -100,21 +103,21 @@ def job_parts(job: Job, now: datetime, *, no_workers: bool = False) -> list[Part
         ("created", Cell(moment(job.created_at, now))),
         ("updated", Cell(moment(job.updated_at, now))),
     ]
-    if job.state in {JobState.PENDING, JobState.FAILED}:
+    if job.state in {"pending", "failed"}:
         free = f"no worker runs; {START}" if no_workers else "as soon as a worker is free"
         facts.append(("runs", Cell(moment(job.run_at, now) if job.run_at > now else free)))
     if job.exit_code is not None:
         facts.append(("exit code", Cell(str(job.exit_code))))
     if job.error:
         facts.append(("error", Cell(job.error, "red")))
-    if job.env is not UNSET:
+    if isinstance(job.env, dict):
         variables = [f"{name}={value}" for name, value in sorted(job.env.items())] or ["(nothing added)"]
         facts += [("environment" if at == 0 else "", Cell(text)) for at, text in enumerate(variables)]
     columns = (Column("", rank=0), Column("", flexible=True, wrap=True))
     parts: list[Part] = [_facts(columns, facts)]
-    if job.history is not UNSET and job.history:
+    if job.history:
         parts += [Cell(""), attempts_table(job.history, now)]
-    if job.older_attempts is not UNSET:
+    if job.older_attempts:
         parts.append(Cell(f"and {job.older_attempts:,} older attempts", "dim"))
     return parts
 
@@ -164,7 +167,7 @@ def workers_table(workers: Iterable[Worker], now: datetime) -> Table:
 
 
 def _worker_row(worker: Worker, now: datetime) -> list[Cell]:
-    styles = {WorkerState.BUSY: "blue", WorkerState.IDLE: "green", WorkerState.ENDING: "red"}
+    styles = {"busy": "blue", "idle": "green", "ending": "red"}
     return [
         Cell(worker.id),
         Cell(str(worker.pid)),
@@ -178,9 +181,10 @@ def _worker_row(worker: Worker, now: datetime) -> list[Cell]:
 def status_parts(status: StatusResult, now: datetime) -> list[Part]:
     """Counts of all states, and the workers."""
     columns = (Column("STATE"), Column("JOBS", right=True))
-    rows = [[state_cell(state), Cell(f"{status.counts.get(state, 0)}")] for state in JobState]
+    counts = {str(state): count for state, count in status.counts.items()}
+    rows = [[state_cell(state), Cell(f"{counts.get(state, 0)}")] for state in STATES]
     parts: list[Part] = [Table(columns, rows), Cell("")]
-    active = [worker for worker in status.workers if worker.state is not WorkerState.ENDING]
+    active = [worker for worker in status.workers if worker.state != "ending"]
     if status.daemon.stopping:
         parts.append(Cell("The daemon is stopping: it lets running jobs finish, and starts no more.", "yellow"))
     if active:
@@ -213,4 +217,4 @@ def ended_sentence(job: Job) -> str:
     if job.state not in ENDED:
         return f"job {job.id} is {job.state}"
     reason = job.error or ("" if job.exit_code is None else f"exit {job.exit_code}")
-    return f"job {job.id} is {job.state}" + (f": {reason}" if reason and job.state is not JobState.COMPLETED else "")
+    return f"job {job.id} is {job.state}" + (f": {reason}" if reason and job.state != "completed" else "")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 START_HINT = "start one with `queuectl daemon start`, or with `systemctl --user start queuectld` where it is a service"
 HELLO_SECONDS = 10.0
 """A daemon that does not answer `server.info` for so long is as good as none."""
+PATIENCE = 10.0
+"""Seconds for which the commands try to make a lost connection again."""
 RETRY_SECONDS = 0.1
 """Between two attempts to connect again."""
 
@@ -183,6 +185,14 @@ class Link:
             if written is not None and written != first:
                 yield written
             yield from others
+
+
+def time_left(timeout: float | None) -> Callable[[], float | None]:
+    """A function that says how much of `timeout`, which begins now, is left; both in seconds, None is no limit."""
+    if timeout is None:
+        return lambda: None
+    deadline = time.monotonic() + timeout
+    return lambda: max(0.0, deadline - time.monotonic())
 
 
 def _check_owner(path: str, connection: Connection) -> None:

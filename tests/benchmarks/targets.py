@@ -89,6 +89,11 @@ TARGETS = (
         (_at_most("command.click", "`queuectl enqueue`, of `import click`", 1.5),),
     ),
     Row(
+        "the client's start: `queuectl enqueue -- true` as a process, no worker",
+        "<= 2.3 x `python -c pass`",
+        (_at_most("command.python", "`queuectl enqueue -- true`, of `python -c pass`", 2.3),),
+    ),
+    Row(
         "from enqueue to the job's first instruction, idle worker, p50",
         "<= 3 x a bare `sh -c` spawn",
         (_at_most("latency.spawn", "enqueue to first instruction, of a bare spawn", 3.0),),

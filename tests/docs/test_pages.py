@@ -19,8 +19,9 @@ import click
 import msgspec
 import pytest
 
-from queuectl_client.cli import COMMANDS, DONE, INTERRUPTED, REFUSED, USAGE, cli
+from queuectl_client.cli import COMMANDS, cli
 from queuectl_client.errors import NoDaemon
+from queuectl_client.render.output import DONE, INTERRUPTED, REFUSED, USAGE
 from queuectl_client.system.units import UNITS
 from queuectl_protocol.jobs import JobSpec
 from queuectld.cli import command as queuectld

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.client import CLIENT, shell_environment
-from tests.harness import Daemon, running_daemon
+from tests.client import shell_environment
+from tests.harness import CLIENT, Daemon, running_daemon
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import statistics
 import subprocess
@@ -10,16 +11,41 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import queuectl_client
+import queuectl_protocol
 from tests.benchmarks import ours
 from tests.benchmarks.context import Context
 from tests.benchmarks.figures import alternate
 
 
 def measure(context: Context) -> None:
-    """Rows `queuectl enqueue as a process` and `from enqueue to the job's first instruction`."""
+    """Rows `queuectl enqueue as a process`, `client's start` and `from enqueue to the job's first instruction`."""
+    _compile()
+    with ours.running(context.fresh("start of the client"), 0) as target:
+        _start(context, target)
     with ours.running(context.fresh("latency"), 1) as target:
         _command(context, target)
         _first_instruction(context, target)
+
+
+def _compile() -> None:
+    """Make the bytecode that an installation comes with; in a checkout, the environment may forbid to write it."""
+    for package in (queuectl_client, queuectl_protocol):
+        compileall.compile_dir(Path(package.__path__[0]), quiet=1)
+
+
+def _start(context: Context, target: ours.Queue) -> None:
+    """Without a worker, which would run the job while the next process starts."""
+    enqueue = [*ours.queuectl(), "enqueue", "--", "true"]
+    environment = {**target.daemon.environment, "QUEUECTL_SOCKET": str(target.daemon.socket)}
+    series = alternate(
+        max(20, context.sizes.calls),
+        {
+            "queuectl enqueue -- true": ("ms", lambda: _process(enqueue, environment)),
+            "python -c pass": ("ms", lambda: _process([sys.executable, "-c", "pass"], environment)),
+        },
+    )
+    context.findings.ratio("command.python", *series)
 
 
 def _command(context: Context, target: ours.Queue) -> None:

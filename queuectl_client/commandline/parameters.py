@@ -9,6 +9,7 @@ import click
 
 from queuectl_client.commandline.session import Session
 from queuectl_client.jobs.durations import parse_duration
+from queuectl_client.jobs.options import JSON, Option
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 else:  # generic only for the type checker, in some of the versions that are allowed
     _ToSeconds = _ToText = click.ParamType
 
-STATES = ("pending", "processing", "completed", "failed", "dead", "cancelled")
 COMPLETED_JOBS = 500
 """Of so many jobs, the newest, the shell completes ids."""
 COMPLETION_SECONDS = 1.0
@@ -132,40 +132,54 @@ class WorkerRef(_FromDaemon):
         return [(worker.id, f"{worker.state} PID {worker.pid}") for worker in client.workers().workers]
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON: one object, or one a line, for programs.")
+def options(*table: Option) -> Callable[[F], F]:
+    """The options of the table, in this order."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(table):
+            command = _decorator(option)(command)
+        return command
+
+    return decorate
+
+
+def _decorator(option: Option) -> Callable[[F], F]:
+    """The decorator that makes an option of the table one of click's."""
+    given: dict[str, Any] = {"help": option.help}
+    if option.metavar is not None:
+        given["metavar"] = option.metavar
+    if option.default is not None:
+        given |= {"default": option.default, "show_default": True}
+    match option.kind:
+        case "flag":
+            given["is_flag"] = True
+        case "period":
+            given |= {"is_flag": False, "flag_value": "1", "type": click.FloatRange(min=0.1, max=86_400)}
+        case _:
+            given |= {"type": _type(option), "multiple": option.multiple}
+    return click.option(*option.flags, option.name, **given)
+
+
+def _type(option: Option) -> click.ParamType[Any]:
+    match option.kind:
+        case "queue":
+            return QueueName()
+        case "file":
+            return FileName()
+        case "directory":
+            return FileName("dir")
+        case "integer":
+            return click.INT if option.least is None else click.IntRange(min=option.least)
+        case "time":
+            return Duration()
+        case "choice":
+            return click.Choice(option.words)
+    return click.STRING
+
+
+as_json = options(JSON)
 
 
 def jobs_argument(*states: str, required: bool = True) -> Callable[[F], F]:
     """JOB..., each an id or a unique prefix of one."""
     return click.argument("jobs", metavar="JOB...", nargs=-1, required=required, type=JobRef(*states))
-
-
-def job_options(command: F) -> F:
-    """The options that all ways to enqueue share."""
-    for option in reversed((
-        click.option("--id", "id", metavar="ID", help="The job's id; a random one if none is given."),
-        click.option(
-            "--queue", type=QueueName(), metavar="NAME", help="The queue; `default` if none is given."
-        ),
-        click.option("--priority", type=int, metavar="N", help="Higher runs first; 0 if none is given."),
-        click.option("--max-retries", type=int, metavar="N", help="Executions in all, the first included."),
-        click.option("--timeout", type=Duration(), metavar="TIME", help="End an attempt after this: 90, 90s, 5m, 2h."),
-        click.option("--delay", type=Duration(), metavar="TIME", help="Do not run it before this time has passed."),
-        click.option("--label", metavar="TEXT", help="A remark, shown in lists."),
-    )):  # fmt: skip
-        command = option(command)
-    return command
-
-
-def command_options(command: F) -> F:
-    """The options of jobs that are given as a command line."""
-    for option in reversed((
-        click.option("-c", "--command", metavar="COMMAND", help="Run COMMAND by `/bin/sh -c`."),
-        click.option(
-            "--cwd", type=FileName("dir"), metavar="DIR", help="Run it in DIR; the current directory if none is given."
-        ),
-        click.option("--env", multiple=True, metavar="K=V", help="Set a variable; may be given several times."),
-        click.option("--clean-env", is_flag=True, help="Do not hand on this environment, only what --env sets."),
-    )):  # fmt: skip
-        command = option(command)
-    return command
