@@ -45,7 +45,6 @@ def wait(client: Client, jobs: Sequence[str], timeout: float | None, print_json:
     late = [job for job in found if job.state not in ENDED]
     if late:
         which = f"job {late[0].id}" if len(late) == 1 else f"{len(late)} of {len(found)} jobs"
-        sys.stdout.flush()  # the jobs come first, where both streams go to one place
         remark(f"{which} had not ended after {timeout:g} s")
     return DONE if all(job.state == "completed" for job in found) else REFUSED
 
@@ -75,6 +74,7 @@ def print_summaries(jobs: Sequence[JobSummary] | Iterator[JobSummary], print_jso
             print_json(job)
         else:
             sys.stdout.write(f"{job.id}\t{job.state}\n")
+    sys.stdout.flush()  # the jobs come before remarks on them, where both streams go to one place
 
 
 def list_jobs(
