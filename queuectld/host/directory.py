@@ -94,12 +94,8 @@ def lock_file(path: Path) -> int:
     except OSError as error:
         raise _unusable(path, error) from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise _taken(path) from None
+        _lock(descriptor, path)
     except OSError as error:  # ENOLCK, of a network's file system: nothing could say who owns the directory
-        os.close(descriptor)
         raise StartError(
             f"the state directory {path} can't be locked: {error.strerror}",
             "give --state-dir one on a local file system",
@@ -127,14 +123,27 @@ def lock_directory(path: Path) -> int:
     except OSError as error:
         raise _unusable(path, error) from None
     try:
+        _lock(descriptor, path)
+    except OSError:
+        return -1
+    return descriptor
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Lock what a descriptor stands for; where that fails, the descriptor is closed.
+
+    Raises:
+        StartError: another daemon has the state directory `path`.
+        OSError: it can't be locked.
+    """
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         raise _taken(path) from None
     except OSError:
         os.close(descriptor)
-        return -1
-    return descriptor
+        raise
 
 
 def _taken(path: Path) -> StartError:
